@@ -1,0 +1,78 @@
+/**
+ * The one family of errors that people see.
+ *
+ * Each says what failed, on which host and device, and what the user can do about it (`hint`). Its class
+ * decides the exit code, which is documented and stable. Anything that is not a `DlsmError` is a bug and is
+ * reported as one. Libraries below (iSCSI, NBD, tgt) have typed errors of their own, which the roles wrap.
+ */
+
+/** Exit codes of the `dlsm` command; stable. */
+export const exitCodes = {
+  done: 0,
+  failed: 1,
+  usage: 2,
+  precondition: 3,
+  interrupted: 4,
+  difference: 5,
+  locked: 6,
+} as const;
+
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
+
+export interface ErrorDetails {
+  /** What the user can do; one sentence. */
+  readonly hint?: string;
+  readonly cause?: unknown;
+}
+
+export abstract class DlsmError extends Error {
+  abstract readonly exitCode: ExitCode;
+  readonly hint: string | undefined;
+
+  constructor(message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = new.target.name;
+    this.hint = details.hint;
+  }
+}
+
+/** The run failed part-way; `dlsm resume` goes on from there. */
+export class FailedError extends DlsmError {
+  override readonly exitCode = exitCodes.failed;
+}
+
+/** The command line is wrong. */
+export class UsageError extends DlsmError {
+  override readonly exitCode = exitCodes.usage;
+}
+
+/** Something needed is missing or in the way; nothing was changed. */
+export class PreconditionError extends DlsmError {
+  override readonly exitCode = exitCodes.precondition;
+}
+
+/** The command was interrupted; the work goes on in the background or with `dlsm resume`. */
+export class InterruptedError extends DlsmError {
+  override readonly exitCode = exitCodes.interrupted;
+}
+
+/** Source and destination differ where they must not. */
+export class DifferenceError extends DlsmError {
+  override readonly exitCode = exitCodes.difference;
+}
+
+/** Another run holds the disk or the migration. */
+export class LockedError extends DlsmError {
+  override readonly exitCode = exitCodes.locked;
+}
+
+/** The error's code as Node sets it on system errors ("ENOENT", "EACCES", …), or undefined. */
+export function errnoCode(error: unknown): string | undefined {
+  if (error instanceof Error && "code" in error && typeof error.code === "string") return error.code;
+  return undefined;
+}
+
+/** A readable message out of anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,17 @@
+/** Temporary folders of a test's own, removed when the process ends. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const made: string[] = [];
+
+/** A fresh folder, mode 0700, with a name short enough for unix sockets in it. */
+export function tempFolder(label = "t"): string {
+  const path = mkdtempSync(join(tmpdir(), `dlsm-${label}-`));
+  made.push(path);
+  return path;
+}
+
+process.on("exit", () => {
+  for (const path of made) rmSync(path, { recursive: true, force: true });
+});
