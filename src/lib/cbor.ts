@@ -1,0 +1,101 @@
+/**
+ * CBOR (RFC 8949) for plain data only: null, undefined, booleans, numbers, 64-bit integers as bigint,
+ * strings, bytes, arrays and maps with string keys.
+ *
+ * A decoder for hostile input must not meet tags: the library turns some of them into
+ * regular expressions, errors, shared references and other things that no message or file here means. So the structure is walked before it is decoded,
+ * and again after it was encoded, and anything that is not plain is refused on either side.
+ */
+import { Encoder } from "cbor-x/index-no-eval";
+
+/** Nesting allowed below the top value. */
+const maxDepth = 64;
+
+const codec = new Encoder({ useRecords: false, tagUint8Array: false });
+
+/** The value as CBOR bytes. Throws TypeError for what is not plain data (dates, maps, functions, cycles). */
+export function encodeCbor(value: unknown): Uint8Array {
+  let bytes: Uint8Array;
+  try {
+    bytes = codec.encode(value);
+  } catch (cause) {
+    throw new TypeError("the value cannot be written as plain data", { cause });
+  }
+  const problem = problemOfCbor(bytes);
+  if (problem !== undefined) throw new TypeError(`the value is not plain data: ${problem}`);
+  return bytes;
+}
+
+/**
+ * The one value that `bytes` hold. Throws TypeError if they are not exactly one well-formed plain value.
+ * Byte strings in the result alias `bytes`.
+ */
+export function decodeCbor(bytes: Uint8Array): unknown {
+  const problem = problemOfCbor(bytes);
+  if (problem !== undefined) throw new TypeError(`not plain CBOR data: ${problem}`);
+  return codec.decode(bytes);
+}
+
+/** Why `bytes` are not exactly one plain value; undefined if they are. */
+export function problemOfCbor(bytes: Uint8Array): string | undefined {
+  try {
+    const end = skipValue(bytes, 0, 0);
+    return end === bytes.length ? undefined : `${bytes.length - end} bytes too many`;
+  } catch (error) {
+    if (error instanceof CborProblem) return error.message;
+    throw error;
+  }
+}
+
+class CborProblem extends Error {}
+
+/** Major types (RFC 8949 §3.1). */
+const major = { unsigned: 0, negative: 1, bytes: 2, text: 3, array: 4, map: 5, tag: 6, simple: 7 } as const;
+
+/** Checks the value at `start` and returns where it ends. */
+function skipValue(bytes: Uint8Array, start: number, depth: number): number {
+  if (start >= bytes.length) throw new CborProblem("it ends too early");
+  if (depth > maxDepth) throw new CborProblem(`nested more than ${maxDepth} deep`);
+  const type = bytes[start] >> 5;
+  const additional = bytes[start] & 31;
+  const afterHead = start + 1 + argumentBytes(additional);
+  if (afterHead > bytes.length) throw new CborProblem("it ends too early");
+  switch (type) {
+    case major.unsigned:
+    case major.negative:
+      return afterHead;
+    case major.simple:
+      // false, true, null, undefined; half, single and double floats.
+      if (additional >= 20 && additional <= 27 && additional !== 24) return afterHead;
+      throw new CborProblem("a simple value that is not defined");
+    case major.tag:
+      throw new CborProblem("a tag");
+  }
+
+  const count = readArgument(bytes, start + 1, additional);
+  // Every element takes at least one byte, so a count beyond the rest is a lie: no loop, no allocation.
+  if (count > bytes.length - afterHead) throw new CborProblem("it ends too early");
+  if (type === major.bytes || type === major.text) return afterHead + count;
+  let at = afterHead;
+  for (let index = 0; index < count; index++) {
+    if (type === major.map) {
+      if (bytes[at] >> 5 !== major.text) throw new CborProblem("a map key that is not a string");
+      at = skipValue(bytes, at, depth + 1);
+    }
+    at = skipValue(bytes, at, depth + 1);
+  }
+  return at;
+}
+
+function argumentBytes(additional: number): number {
+  if (additional < 24) return 0;
+  if (additional <= 27) return 1 << (additional - 24);
+  throw new CborProblem("an indefinite or reserved length");
+}
+
+function readArgument(bytes: Uint8Array, at: number, additional: number): number {
+  if (additional < 24) return additional;
+  let value = 0;
+  for (let index = 0; index < argumentBytes(additional); index++) value = value * 256 + bytes[at + index];
+  return value;
+}
