@@ -1,0 +1,284 @@
+/**
+ * Keeps the residency map twice, as invariant 6 asks:
+ *
+ * - the **live map**, in the run folder (memory that outlives the process, not the power; tied to the boot):
+ *   updated before `mark` returns, and so before a write is acknowledged. If only the engine dies, it has
+ *   every acknowledged write.
+ * - the **durable map**, in the state folder: follows at each checkpoint, after the data it speaks of.
+ *
+ * A checkpoint copies the pages that changed, *then* syncs the data, then writes and syncs the copies. A bit
+ * that is set while the data is being synced is not in the copy; it goes with the next checkpoint. What a
+ * power failure leaves of a checkpoint is a subset of true bits, because bits are only ever set.
+ *
+ * In the live file's index two more bits a page say what the durable file is short of:
+ * `dirty` (the page changed since the last checkpoint) and `durableOnly` (the page's words are so far only in
+ * the durable file; that is so after a reboot, until the page changes).
+ */
+import {
+  blockCountOf,
+  type Counters,
+  emptyCounters,
+  encodeHeader,
+  type Geometry,
+  headerBytes,
+  indexOffset,
+  type MapHeader,
+  newestHeader,
+  pageCountOf,
+  pageOffset,
+  slotBytes,
+} from "./map-layout.ts";
+import type { MapFile } from "./map-file.ts";
+import { indexBits, type MapSink, pageWords, type Plane, ResidencyMap, validIndexBits } from "./residency.ts";
+
+const dirty = 0x80;
+const durableOnly = 0x40;
+
+/** The map cannot be used: damaged, or of another volume. */
+export class MapError extends Error {}
+
+export interface StoreFiles {
+  readonly durable: MapFile;
+  readonly live: MapFile;
+}
+
+export class ResidencyStore implements MapSink {
+  readonly map: ResidencyMap;
+  readonly #files: StoreFiles;
+  readonly #geometry: Geometry;
+  readonly #header: MapHeader;
+  readonly #flags: Uint8Array;
+  #dirtyPages: number[] = [];
+  /** The live file's index as it stands there. */
+  readonly #liveIndex: Uint8Array;
+  #isActivated: boolean;
+  readonly #sequences = { durable: 0, live: 0 };
+
+  private constructor(files: StoreFiles, header: MapHeader, index?: Uint8Array, flags?: Uint8Array) {
+    this.#files = files;
+    this.#geometry = header;
+    this.#header = header;
+    this.#isActivated = header.activated;
+    this.#flags = flags ?? new Uint8Array(pageCountOf(header));
+    this.#liveIndex = new Uint8Array(pageCountOf(header));
+    this.map = new ResidencyMap(blockCountOf(header), this, (page) => this.#readPage(page), index);
+    for (let page = 0; page < this.map.pageCount; page++) {
+      if (this.map.index[page] !== 0) this.map.recount(page);
+      if (this.#flags[page] & dirty) this.#dirtyPages.push(page);
+    }
+  }
+
+  /** A new volume's maps; both files must be empty. Durable when it resolves. */
+  static async create(
+    files: StoreFiles,
+    identity: Geometry & { readonly volumeId: string; readonly bootId: string; readonly localZero: boolean },
+  ): Promise<ResidencyStore> {
+    const store = new ResidencyStore(files, {
+      ...identity,
+      sequence: 0,
+      activated: false,
+      clean: false,
+      counters: emptyCounters(),
+    });
+    await store.#writeHeaders();
+    return store;
+  }
+
+  /**
+   * The maps of a volume that existed before. The live map counts if it was written in this boot; else the
+   * durable one. Throws `MapError` if the durable map is damaged or of another volume.
+   */
+  static async open(
+    files: StoreFiles,
+    identity: Geometry & { readonly volumeId: string; readonly bootId: string },
+  ): Promise<ResidencyStore> {
+    const durableHeader = readHeader(files.durable);
+    if (durableHeader === undefined) throw new MapError("its header is damaged");
+    checkIdentity(durableHeader, identity);
+    const liveHeader = readHeader(files.live);
+    const isLive = liveHeader !== undefined && liveHeader.bootId === identity.bootId &&
+      liveHeader.volumeId === identity.volumeId;
+    const header = isLive ? liveHeader : durableHeader;
+    checkIdentity(header, identity);
+    header.activated ||= durableHeader.activated;
+    header.localZero &&= header.clean;
+    header.clean = false;
+    header.bootId = identity.bootId;
+
+    const index = new Uint8Array(pageCountOf(identity));
+    (isLive ? files.live : files.durable).read(indexOffset, index);
+    const flags = index.map((bits) => bits & (dirty | durableOnly));
+    for (let page = 0; page < index.length; page++) {
+      index[page] &= ~(dirty | durableOnly);
+      if (!isLive && index[page] & indexBits.hasPage) flags[page] = durableOnly;
+    }
+    if (!isLive) files.live.clear();
+    if (index.some((bits) => bits & ~validIndexBits)) throw new MapError("its index is damaged");
+    const store = new ResidencyStore(files, header, index, flags);
+    store.#sequences.durable = durableHeader.sequence;
+    store.#sequences.live = liveHeader?.sequence ?? 0;
+    store.#writeLiveIndex(0, index.length);
+    await store.#writeHeaders();
+    return store;
+  }
+
+  /** Whether the hand-off has happened, durably. */
+  get activated(): boolean {
+    return this.#isActivated;
+  }
+
+  /** Whether the local disk reads as zeroes where the map says absent. */
+  get localZero(): boolean {
+    return this.#header.localZero;
+  }
+
+  get counters(): Counters {
+    return this.#header.counters;
+  }
+
+  /** Pages that changed since the last checkpoint began. */
+  get dirtyPageCount(): number {
+    return this.#dirtyPages.length;
+  }
+
+  /** Marks blocks; when it returns the mark outlives the process. */
+  mark(first: number, count: number, plane: Plane): void {
+    this.map.mark(first, count, plane);
+  }
+
+  /** Puts the counters where they outlive the process. */
+  saveCounters(): void {
+    this.#writeHeader("live");
+  }
+
+  /** Resolves when it is durable that the hand-off has happened. */
+  async activate(): Promise<void> {
+    this.#header.activated = true;
+    try {
+      await this.#writeHeaders();
+      this.#isActivated = true;
+    } catch (error) {
+      this.#header.activated = false;
+      throw error;
+    }
+  }
+
+  /**
+   * Makes durable all that was marked before the call. `syncData` must make durable the data of the local
+   * disk. One checkpoint at a time.
+   */
+  async checkpoint(syncData: () => Promise<void>): Promise<void> {
+    const pages = this.#dirtyPages.sort((a, b) => a - b);
+    this.#dirtyPages = [];
+    const copies = pages.map((page) => {
+      this.#flags[page] &= ~dirty;
+      const bits = this.map.index[page];
+      return { page, bits, words: bits & indexBits.hasPage ? this.map.pageWords(page).slice() : undefined };
+    });
+    try {
+      await syncData();
+      if (pages.length === 0) return;
+      const durable = this.#files.durable;
+      for (const { page, words } of copies) {
+        if (words !== undefined) await durable.write(pageOffset(this.#geometry, page), bytesOf(words));
+      }
+      for (const [from, to] of adjacent(pages)) {
+        const bytes = Uint8Array.from(copies.slice(from, to), (copy) => copy.bits);
+        await durable.write(indexOffset + pages[from], bytes);
+      }
+      this.#writeHeader("durable");
+      await durable.sync();
+    } catch (error) {
+      for (const page of pages) this.#markDirty(page);
+      throw error;
+    }
+    for (const [from, to] of adjacent(pages)) this.#writeLiveIndex(pages[from], pages[to - 1] + 1);
+  }
+
+  /** After a last checkpoint, with nothing under way: says so in both files, and closes them. */
+  async close(): Promise<void> {
+    this.#header.clean = this.#dirtyPages.length === 0;
+    await this.#writeHeaders();
+    this.#files.durable.close();
+    this.#files.live.close();
+  }
+
+  pageChanged(page: number, words: Uint32Array, fromWord: number, toWord: number, isNew: boolean): void {
+    const whole = isNew || (this.#flags[page] & durableOnly) !== 0;
+    const part = whole ? words : words.subarray(fromWord, toWord);
+    this.#files.live.writeNow(pageOffset(this.#geometry, page) + (whole ? 0 : fromWord * 4), bytesOf(part));
+    this.#flags[page] &= ~durableOnly;
+  }
+
+  indexChanged(fromPage: number, toPage: number): void {
+    for (let page = fromPage; page < toPage; page++) this.#markDirty(page);
+    this.#writeLiveIndex(fromPage, toPage);
+  }
+
+  #markDirty(page: number): void {
+    if (this.#flags[page] & dirty) return;
+    this.#flags[page] |= dirty;
+    this.#dirtyPages.push(page);
+  }
+
+  #readPage(page: number): Uint32Array {
+    const words = new Uint32Array(pageWords);
+    const file = this.#flags[page] & durableOnly ? this.#files.durable : this.#files.live;
+    file.read(pageOffset(this.#geometry, page), bytesOf(words));
+    return words;
+  }
+
+  #writeLiveIndex(fromPage: number, toPage: number): void {
+    let from = toPage;
+    let to = fromPage;
+    for (let page = fromPage; page < toPage; page++) {
+      const bits = this.map.index[page] | this.#flags[page];
+      if (this.#liveIndex[page] === bits) continue;
+      this.#liveIndex[page] = bits;
+      if (from === toPage) from = page;
+      to = page + 1;
+    }
+    if (from < to) this.#files.live.writeNow(indexOffset + from, this.#liveIndex.subarray(from, to));
+  }
+
+  async #writeHeaders(): Promise<void> {
+    this.#writeHeader("durable");
+    await this.#files.durable.sync();
+    this.#writeHeader("live");
+  }
+
+  #writeHeader(file: keyof StoreFiles): void {
+    this.#header.sequence = ++this.#sequences[file];
+    this.#files[file].writeNow((this.#header.sequence % 2) * slotBytes, encodeHeader(this.#header));
+  }
+}
+
+/** The header of a map file; undefined if neither slot holds a valid one. */
+export function readHeader(file: MapFile): MapHeader | undefined {
+  return newestHeader([0, slotBytes].map((offset) => {
+    const slot = new Uint8Array(headerBytes);
+    file.read(offset, slot);
+    return slot;
+  }));
+}
+
+function checkIdentity(header: MapHeader, expected: Geometry & { readonly volumeId: string }): void {
+  if (header.volumeId !== expected.volumeId) throw new MapError(`it belongs to ${header.volumeId}`);
+  if (header.sizeBytes !== expected.sizeBytes || header.blockBytes !== expected.blockBytes) {
+    throw new MapError(`it is for a disk of ${header.sizeBytes} bytes in blocks of ${header.blockBytes}`);
+  }
+}
+
+/** Index ranges [from, to) of runs of consecutive numbers in a sorted array. */
+function* adjacent(numbers: readonly number[]): Generator<[from: number, to: number]> {
+  for (let from = 0; from < numbers.length;) {
+    let to = from + 1;
+    while (to < numbers.length && numbers[to] === numbers[to - 1] + 1) to++;
+    yield [from, to];
+    from = to;
+  }
+}
+
+function bytesOf(words: Uint32Array): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+}
