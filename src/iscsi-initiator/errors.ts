@@ -46,6 +46,9 @@ export class ProtocolError extends IscsiError {}
 /** A data or header digest did not match: what arrived was damaged on the way. */
 export class DigestError extends ProtocolError {}
 
+/** The target could not even carry out a command (RFC 7143 §11.4.3, "target failure"). */
+export class TargetFailureError extends ProtocolError {}
+
 /** A command was not done within `taskTimeoutMs`. */
 export class TaskTimeoutError extends IscsiError {}
 

@@ -1,5 +1,7 @@
-/** What a session can be told, with its defaults. Pure. */
-import type { Clock } from "./clock.ts";
+/** What a session can be told, with its defaults. */
+import { type Clock, systemClock } from "./clock.ts";
+import { crc32c } from "./crc32c.ts";
+import { connectTcp } from "./tcp.ts";
 import type { Connect } from "./transport.ts";
 
 export interface ChapCredentials {
@@ -79,3 +81,85 @@ export interface InitiatorOptions {
 export type Settings =
   & Required<Omit<InitiatorOptions, "chap" | "onStateChange" | "verifyIdentity">>
   & Pick<InitiatorOptions, "chap" | "onStateChange" | "verifyIdentity">;
+
+const defaults = {
+  lun: 1,
+  headerDigest: false,
+  dataDigest: false,
+  maxTasks: 64,
+  maxQueuedRequests: 4096,
+  loginTimeoutMs: 15_000,
+  taskTimeoutMs: 30_000,
+  onTaskTimeout: "reissue",
+  nopIntervalMs: 5_000,
+  nopTimeoutMs: 10_000,
+  backoffMinMs: 200,
+  backoffMaxMs: 10_000,
+  maxRecvDataSegmentLength: 262_144,
+  retryFirst: false,
+  connect: connectTcp,
+  clock: systemClock,
+  random: Math.random,
+  initialCmdSN: 1,
+} as const;
+
+/** Inclusive ranges of the numbers. */
+const ranges: readonly (readonly [keyof InitiatorOptions, number, number])[] = [
+  ["port", 1, 65535],
+  ["isidQualifier", 0, 0xffff],
+  ["lun", 0, 0x3fff],
+  ["maxTasks", 1, 65536],
+  ["maxQueuedRequests", 1, 2 ** 31],
+  ["loginTimeoutMs", 1, 2 ** 31 - 1],
+  ["taskTimeoutMs", 1, 2 ** 31 - 1],
+  ["nopIntervalMs", 1, 2 ** 31 - 1],
+  ["nopTimeoutMs", 1, 2 ** 31 - 1],
+  ["backoffMinMs", 1, 2 ** 31 - 1],
+  ["backoffMaxMs", 1, 2 ** 31 - 1],
+  ["maxRecvDataSegmentLength", 512, 0xffffff],
+  ["initialCmdSN", 0, 0xffffffff],
+];
+
+/** Fills in the defaults; throws `RangeError` on what cannot be. No message quotes a secret. */
+export function settingsOf(options: InitiatorOptions): Settings {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const settings = { ...defaults, ...given } as Settings;
+  for (const [key, min, max] of ranges) {
+    const value = settings[key];
+    if (!Number.isInteger(value) || Number(value) < min || Number(value) > max) {
+      throw new RangeError(`${key} must be a whole number from ${min} to ${max}, not ${String(value)}`);
+    }
+  }
+  checkText("targetName", settings.targetName, 223);
+  checkText("initiatorName", settings.initiatorName, 223);
+  const { chap } = settings;
+  if (chap !== undefined) {
+    for (const { user, secret } of chap.target === undefined ? [chap] : [chap, chap.target]) {
+      checkText("the CHAP user", user, 255);
+      if (secret === "") throw new RangeError("the CHAP secret is empty");
+    }
+    // RFC 7143 §12.1.3: else a target's challenge could be answered with the target's own answer.
+    if (chap.secret === chap.target?.secret) throw new RangeError("the two CHAP secrets must differ");
+  }
+  return settings;
+}
+
+/** A value that a text key can carry: not empty, without control characters. */
+function checkText(what: string, value: string, maxBytes: number): void {
+  if (value === "" || Buffer.byteLength(value) > maxBytes || [...value].some((char) => char < " ")) {
+    throw new RangeError(`${what} must be text of 1 to ${maxBytes} bytes without control characters`);
+  }
+}
+
+/**
+ * The ISID, format "random" (RFC 7143 §11.12.5). It is the same for each login of one initiator name and
+ * qualifier, even after a restart of the program, so that a target ends a session that is left over.
+ */
+export function isidOf(settings: Pick<Settings, "initiatorName" | "isidQualifier">): Uint8Array {
+  const isid = new Uint8Array(6);
+  const view = new DataView(isid.buffer);
+  view.setUint32(0, crc32c(Buffer.from(settings.initiatorName)) >>> 8);
+  isid[0] = 0x80;
+  view.setUint16(4, settings.isidQualifier);
+  return isid;
+}

@@ -232,7 +232,6 @@ function viewOf(data: Uint8Array): DataView {
 
 /** ASCII with padding removed; anything unprintable becomes "?". */
 function text(bytes: Uint8Array): string {
-  // deno-lint-ignore no-control-regex
   return Buffer.from(bytes).toString("latin1").replace(/[\0 ]+$/, "").trimStart().replace(
     /[^\x20-\x7e]/g,
     "?",

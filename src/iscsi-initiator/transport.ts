@@ -19,8 +19,6 @@ export interface Transport {
   readonly bufferedBytes: number;
   /** Closes at once; no handler is called any more. */
   destroy(): void;
-  /** Sends what was written, then closes; no handler is called any more. */
-  end(): void;
 }
 
 export type Connect = (
