@@ -5,7 +5,7 @@
  * `DLSM_STATE_DIR` and `DLSM_RUN_DIR` win; root uses /var/lib/dlsm and /run/dlsm; everybody else the folders
  * of the XDG Base Directory Specification.
  */
-import { chmodSync, lstatSync, mkdirSync, type Stats, statSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, mkdirSync, type Stats, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { errnoCode, messageOf, PreconditionError } from "./errors.ts";
@@ -101,13 +101,14 @@ export function ensureFolder({ path, isShared }: Folder, what = "folder", variab
   }
 }
 
+/** Not mkdir's own `recursive`: where nothing can be made (/proc) Node tries for ever. */
 function makeFolder(path: string): void {
   try {
     mkdirSync(path, { mode: 0o700 });
   } catch (error) {
     if (errnoCode(error) === "EEXIST") return;
-    if (errnoCode(error) !== "ENOENT") throw error;
-    mkdirSync(dirname(path), { mode: 0o700, recursive: true });
+    if (errnoCode(error) !== "ENOENT" || existsSync(dirname(path))) throw error;
+    makeFolder(dirname(path));
     mkdirSync(path, { mode: 0o700 });
   }
   // The umask may have taken away the owner's own bits.
