@@ -3,10 +3,22 @@ import { Buffer } from "node:buffer";
 import { lstatSync, unlinkSync } from "node:fs";
 import { connect, type Server } from "node:net";
 import process from "node:process";
-import { errnoCode, messageOf, PreconditionError } from "./errors.ts";
+import { errnoCode, LockedError, messageOf, PreconditionError } from "./errors.ts";
 
 /** The longest path of a unix socket on Linux, in bytes (sockaddr_un without its NUL). */
 export const maxSocketPathBytes = 107;
+
+/** Throws `PreconditionError` for a path that no unix socket can have. */
+export function checkSocketPath(path: string): void {
+  // A longer path is silently cut by some runtimes: the server would listen on another file.
+  const lengthBytes = Buffer.byteLength(path);
+  if (lengthBytes > maxSocketPathBytes) {
+    throw new PreconditionError(
+      `the socket path ${path} has ${lengthBytes} bytes; a unix socket's has at most ${maxSocketPathBytes}`,
+      { hint: "Use a folder with a shorter path." },
+    );
+  }
+}
 
 /** A socket file that we made; its inode tells it from one that somebody else made in its place. */
 export interface UnixSocketFile {
@@ -16,18 +28,12 @@ export interface UnixSocketFile {
 
 /**
  * Makes `server` listen on `path`, mode 0600. A socket file that nobody listens on is replaced.
- * Throws `PreconditionError` if the path is too long, is something else than a socket, belongs to a live
- * server, or cannot be made. Two servers that start on one path at the same moment need a lock of their own.
+ * Throws `LockedError` if the path belongs to a live server, `PreconditionError` if it is too long, is
+ * something else than a socket, or cannot be made. Two servers that start on one path at the same moment need
+ * a lock of their own.
  */
 export async function listenOnUnixSocket(server: Server, path: string): Promise<UnixSocketFile> {
-  // A longer path is silently cut by some runtimes: the server would listen on another file.
-  const lengthBytes = Buffer.byteLength(path);
-  if (lengthBytes > maxSocketPathBytes) {
-    throw new PreconditionError(
-      `the socket path ${path} has ${lengthBytes} bytes; a unix socket's has at most ${maxSocketPathBytes}`,
-      { hint: "Use a folder with a shorter path." },
-    );
-  }
+  checkSocketPath(path);
   await removeStale(path);
   await new Promise<void>((resolve, reject) => {
     const refuse = (error: Error) =>
@@ -61,7 +67,7 @@ async function removeStale(path: string): Promise<void> {
       hint: "Remove it, or use another path.",
     });
   }
-  if (await isListenedOn(path)) throw new PreconditionError(`another process listens on ${path}`);
+  if (await isListenedOn(path)) throw new LockedError(`another process listens on ${path}`);
   unlinkSync(path);
 }
 

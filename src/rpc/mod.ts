@@ -14,4 +14,4 @@ export {
 export type { LinkOptions } from "./link.ts";
 export { joinStreams, localPair } from "./local.ts";
 export { type CallContext, type Handlers, serve, type Served } from "./server.ts";
-export { checkSocketPath, connectUnix, type Listener, listenUnix, maxSocketPathBytes } from "./unix.ts";
+export { connectUnix, type Listener, listenUnix } from "./unix.ts";
