@@ -28,6 +28,7 @@ import type { ResidencyStore } from "./residency-store.ts";
 import type { Source } from "./source.ts";
 import { Sync, type SyncLimits } from "./sync.ts";
 import { TokenBucket } from "./token-bucket.ts";
+import type { VerifyDependencies } from "./verify.ts";
 
 export interface VolumeOptions {
   readonly geometry: Geometry;
@@ -113,6 +114,11 @@ export class Volume implements BlockDevice {
   /** Every block is resident and durable: the source is no longer needed. */
   get isSynced(): boolean {
     return this.#isSynced;
+  }
+
+  /** What a verification reads. */
+  get verification(): VerifyDependencies {
+    return { map: this.#store.map, claims: this.claims, disk: this.#disk, geometry: this.#options.geometry };
   }
 
   get lastError(): Error | undefined {

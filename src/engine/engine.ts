@@ -1,0 +1,224 @@
+/**
+ * One engine: a volume, its NBD server, its connection to the source, and what can be asked of it.
+ * The process around it is process.ts.
+ */
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { messageOf, PreconditionError } from "../lib/errors.ts";
+import { tryLock } from "../lib/libc.ts";
+import { NbdServer } from "../nbd-server/mod.ts";
+import { systemClock } from "./clock.ts";
+import { type EngineConfig, engineFiles, type SourceExport } from "./config.ts";
+import { IscsiSource } from "./iscsi-source.ts";
+import { openLocalDisk } from "./local-disk.ts";
+import { openMapFile } from "./map-file.ts";
+import { RateMeter } from "./rate-meter.ts";
+import { MapError, ResidencyStore } from "./residency-store.ts";
+import { type EngineStatus, type SyncedState } from "./status.ts";
+import { type HashedPiece, hashFetched } from "./verify.ts";
+import { Volume } from "./volume.ts";
+
+export interface EngineFolders {
+  /** Survives a reboot: configuration, durable map, log. */
+  readonly state: string;
+  /** Sockets and the live map. */
+  readonly run: string;
+}
+
+/** Pieces that are hashed in one call, at most. */
+const maxPieces = 64;
+
+export class Engine {
+  readonly #config: EngineConfig;
+  readonly #log: (text: string) => void;
+  readonly #source: IscsiSource;
+  readonly #store: ResidencyStore;
+  readonly #volume: Volume;
+  readonly #server: NbdServer;
+  readonly #rate: RateMeter;
+  #isSourceDetached = false;
+  #stopping: Promise<void> | undefined;
+
+  private constructor(
+    config: EngineConfig,
+    folders: EngineFolders,
+    store: ResidencyStore,
+    log: (text: string) => void,
+  ) {
+    this.#config = config;
+    this.#log = log;
+    this.#store = store;
+    this.#source = new IscsiSource(config.source, {
+      initiatorName: initiatorName(config.volumeId),
+      onChange: log,
+    });
+    const { sizeBytes, blockBytes } = config;
+    this.#volume = new Volume({
+      geometry: { sizeBytes, blockBytes },
+      source: this.#source,
+      disk: openLocalDisk(config.path),
+      store,
+      clock: systemClock,
+      activation: config.activation,
+      bytesPerSecond: config.bytesPerSecond ?? Infinity,
+      sourceTimeoutMs: config.sourceTimeoutMs ?? undefined,
+      onActivated: () => log("activated: the source is frozen from now on"),
+      onSynced: () => log("synced: every block is resident and durable"),
+    });
+    this.#server = new NbdServer(this.#volume, {
+      description: `dlsm ${config.volumeId}`,
+      onError: (error) => log(`NBD: ${error.message}`),
+    });
+    this.#rate = new RateMeter(() => store.map.residentCount * blockBytes);
+  }
+
+  /**
+   * Opens the volume and serves it. `isNew`: makes its map; otherwise the map must be there. Throws
+   * `PreconditionError` if the map cannot be used or another engine serves the volume.
+   */
+  static async start(
+    config: EngineConfig,
+    folders: EngineFolders,
+    isNew: boolean,
+    log: (text: string) => void,
+  ): Promise<Engine> {
+    const store = await openStore(config, folders, isNew);
+    const engine = new Engine(config, folders, store, log);
+    await engine.#server.listen(`${folders.run}/${engineFiles.nbdSocket}`);
+    if (store.activated) engine.#volume.sync.start();
+    return engine;
+  }
+
+  status(): EngineStatus {
+    const { map, counters } = this.#store;
+    const { sizeBytes, blockBytes } = this.#config;
+    const bytes = (blocks: number) => Math.min(sizeBytes, blocks * blockBytes);
+    const volume = this.#volume;
+    const rate = this.#rate.bytesPerSecond;
+    const absentBytes = sizeBytes - bytes(map.residentCount);
+    return {
+      state: this.#state(),
+      pid: process.pid,
+      sizeBytes,
+      blockBytes,
+      residentBytes: bytes(map.residentCount),
+      writtenBytes: bytes(map.writtenCount),
+      fetchedBytes: {
+        demand: counters.demandBytes,
+        readahead: counters.readaheadBytes,
+        sync: counters.syncBytes,
+      },
+      refetchedBytes: counters.refetchedBytes,
+      holeBytes: counters.holeBytes,
+      overwrittenBytes: bytes(map.overwrittenCount),
+      rateBytesPerSecond: Math.round(rate),
+      etaSeconds: volume.sync.state === "running" && rate > 0 ? Math.ceil(absentBytes / rate) : null,
+      sync: volume.sync.state,
+      isConnected: this.#source.isConnected,
+      isSourceDetached: this.#isSourceDetached,
+      sourceError: this.#isSourceDetached ? null : this.#source.lastError ?? null,
+      lastError: volume.lastError === undefined ? null : messageOf(volume.lastError),
+      clients: this.#server.connectionCount,
+    };
+  }
+
+  activate(): Promise<void> {
+    return this.#volume.activate();
+  }
+
+  pause(): void {
+    this.#volume.sync.pause();
+  }
+
+  resume(): void {
+    this.#volume.resume();
+  }
+
+  /** Limits the background sync; null for no limit. */
+  limit(bytesPerSecond: number | null): void {
+    this.#volume.sync.setRate(bytesPerSecond ?? Infinity);
+  }
+
+  replaceSource(source: SourceExport): Promise<void> {
+    return this.#source.replace(source);
+  }
+
+  hashFetched(from: number): Promise<{ pieces: HashedPiece[]; next: number | undefined }> {
+    return hashFetched(this.#volume.verification, from, maxPieces);
+  }
+
+  /** Logs out of the source for good; refused while anything is still absent. */
+  async detachSource(): Promise<void> {
+    if (!this.#volume.isSynced) {
+      throw new PreconditionError("the source is still needed: not every block is resident and durable");
+    }
+    this.#isSourceDetached = true;
+    await this.#source.close();
+  }
+
+  disconnectClients(): void {
+    this.#server.dropAll();
+  }
+
+  /** Ends in good order: clients see their socket close without a reply; everything is durable. */
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stopNow();
+    return this.#stopping;
+  }
+
+  async #stopNow(): Promise<void> {
+    this.#rate.close();
+    await this.#server.close();
+    this.#volume.sync.close();
+    await this.#source.close();
+    await this.#volume.close();
+    this.#log("stopped in good order");
+  }
+
+  #state(): SyncedState {
+    if (!this.#store.activated) return "attached";
+    return this.#volume.isSynced ? "synced" : "active";
+  }
+}
+
+function initiatorName(volumeId: string): string {
+  return `iqn.2026-01.local.dlsm:${volumeId.toLowerCase().replaceAll(/[^a-z0-9.:-]/g, "-")}`;
+}
+
+async function openStore(
+  config: EngineConfig,
+  folders: EngineFolders,
+  isNew: boolean,
+): Promise<ResidencyStore> {
+  const path = `${folders.state}/${engineFiles.map}`;
+  if (!isNew && !existsSync(path)) {
+    throw new PreconditionError(`the residency map ${path} is missing`, {
+      hint: "without it nobody knows which blocks of the destination are good: abort, and migrate anew",
+    });
+  }
+  const durable = openMapFile(path);
+  if (!tryLock(durable.descriptor)) {
+    throw new PreconditionError(`another engine already serves ${config.path} (it holds ${path})`);
+  }
+  const live = openMapFile(`${folders.run}/${engineFiles.liveMap}`);
+  const identity = {
+    volumeId: config.volumeId,
+    sizeBytes: config.sizeBytes,
+    blockBytes: config.blockBytes,
+    bootId: readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim(),
+  };
+  try {
+    if (isNew && statSync(path).size === 0) {
+      live.clear();
+      return await ResidencyStore.create({ durable, live }, { ...identity, localZero: config.isFresh });
+    }
+    return await ResidencyStore.open({ durable, live }, identity);
+  } catch (error) {
+    if (!(error instanceof MapError)) throw error;
+    throw new PreconditionError(`the residency map ${path} cannot be used: ${error.message}`, {
+      hint:
+        "the source still has all data that was not written here since the hand-off; restore the map from a " +
+        "backup, or abort",
+      cause: error,
+    });
+  }
+}

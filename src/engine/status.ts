@@ -1,0 +1,29 @@
+/** What an engine says of itself. Pure. */
+import type { SyncState } from "./sync.ts";
+
+export type SyncedState = "attached" | "active" | "synced";
+
+/** Numbers of bytes as in the status that users see. */
+export interface EngineStatus {
+  readonly state: SyncedState;
+  readonly pid: number;
+  readonly sizeBytes: number;
+  readonly blockBytes: number;
+  readonly residentBytes: number;
+  readonly writtenBytes: number;
+  readonly fetchedBytes: { readonly demand: number; readonly readahead: number; readonly sync: number };
+  readonly refetchedBytes: number;
+  readonly holeBytes: number;
+  readonly overwrittenBytes: number;
+  readonly rateBytesPerSecond: number;
+  readonly etaSeconds: number | null;
+  readonly sync: SyncState;
+  /** Both sessions with the source are logged in. */
+  readonly isConnected: boolean;
+  /** The source is no longer needed, and the engine has logged out of it. */
+  readonly isSourceDetached: boolean;
+  readonly sourceError: string | null;
+  readonly lastError: string | null;
+  /** NBD connections. */
+  readonly clients: number;
+}
