@@ -15,9 +15,16 @@ export interface Disk {
   readonly blockBytes: 512 | 4096;
 }
 
+/** Throws TgtError "invalidArgument" for bytes that the runtime cannot pass on. */
 export function absolutePath(path: DiskPath): string | Buffer {
   if (typeof path === "string") return resolve(path);
   const bytes = Buffer.from(path);
+  const text = bytes.toString();
+  if (Buffer.from(text).equals(bytes)) return resolve(text);
+  if ("Deno" in globalThis) {
+    // Deno would replace the bytes, and another file might have the name that comes out.
+    throw new TgtError("invalidArgument", `the path ${JSON.stringify(text)} is not UTF-8, as Deno needs it`);
+  }
   return bytes[0] === 0x2f ? bytes : Buffer.concat([Buffer.from(`${process.cwd()}/`), bytes]);
 }
 

@@ -6,7 +6,7 @@ export interface Mount {
   readonly options: readonly string[];
 }
 
-/** The kernel writes space, tab, newline and backslash as `\040`, …: each stands for one byte of UTF-8. */
+/** The kernel writes space, tab, newline and backslash as `\040`, `\011`, `\012`, `\134`. */
 function unescape(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));
 }

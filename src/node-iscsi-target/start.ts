@@ -1,7 +1,7 @@
 /** Starting a private tgtd, and finding one that runs already. */
 import { execa } from "execa";
 import { chmodSync, closeSync, mkdirSync, openSync, realpathSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { controlNumber, daemonArguments, portalText, socketName, socketPrefix } from "./arguments.ts";
 import { checkIoThreads, checkPortal, checkSocketPath } from "./check.ts";
@@ -84,6 +84,7 @@ export function adoptDaemon(folder: string, timeoutMs = defaultTimeoutMs): Promi
 
 /** Its path without symbolic links. */
 function prepareFolder(folder: string): string {
+  checkSocketPath(join(resolve(folder), socketName));
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     const path = realpathSync(folder);
