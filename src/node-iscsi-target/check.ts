@@ -112,9 +112,9 @@ export function checkPortal({ address, port }: Portal): void {
   if (!Number.isInteger(port) || port < 0 || port > 65535) refuse(`${port} is not a TCP port (0 to 65535)`);
 }
 
-export function checkIoThreads(ioThreads: number): void {
-  if (!Number.isInteger(ioThreads) || ioThreads < 1 || ioThreads > 128) {
-    refuse(`${ioThreads} is not a number of I/O threads (1 to 128)`);
+export function checkCount(what: string, value: number, min: number, max: number): void {
+  if (!Number.isInteger(value) || value < min || value > max) {
+    refuse(`${what} is ${value}, not ${min} to ${max}`);
   }
 }
 

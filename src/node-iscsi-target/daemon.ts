@@ -10,8 +10,8 @@ import { tearDown } from "./teardown.ts";
 import type { Connection, LunStatistics, Portal, Target } from "./types.ts";
 import { removeView, removeViews, type Viewer } from "./view.ts";
 
-/** How long tgtd may take to end after it was told to. */
-const stopTimeoutMs = 5_000;
+/** How long sessions may take to end, and tgtd after it was told to, before it is killed. */
+const stopTimeoutMs = 3_000;
 
 export class Daemon {
   /** Without symbolic links. */
@@ -64,7 +64,8 @@ export class Daemon {
 
   /**
    * Takes a target away in the safe order: no new logins, then its sessions end, then it goes, then its
-   * accounts. Nothing happens if it is not there. Throws TgtError "targetActive" if sessions do not end.
+   * accounts. Nothing happens if it is not there. A peer that takes no data holds it up until the pings go
+   * unanswered (20 s by default). Throws TgtError "targetActive" if sessions do not end.
    */
   removeTarget(target: number | string): Promise<void> {
     return this.#inTurn(async () => {
@@ -80,7 +81,7 @@ export class Daemon {
     return this.#inTurn(async () => {
       if (this.isAlive()) {
         try {
-          for (const target of await this.targets()) await tearDown(this.control, target);
+          for (const target of await this.targets()) await tearDown(this.control, target, stopTimeoutMs);
           await this.control.shutDown();
           await hasEnded(this.#state, stopTimeoutMs);
         } catch {

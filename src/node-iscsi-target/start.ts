@@ -4,7 +4,7 @@ import { chmodSync, closeSync, mkdirSync, openSync, realpathSync, statSync } fro
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { controlNumber, daemonArguments, portalText, socketName, socketPrefix } from "./arguments.ts";
-import { checkIoThreads, checkPortal, checkSocketPath } from "./check.ts";
+import { checkCount, checkPortal, checkSocketPath } from "./check.ts";
 import { Control, logName, readLog } from "./control.ts";
 import { Daemon, removeFiles } from "./daemon.ts";
 import { isTgtError, TgtError } from "./errors.ts";
@@ -24,7 +24,7 @@ export interface StartOptions {
   readonly ioThreads?: number;
   /** Keep tgtd from opening disks for writing, where that can be had; see view.ts. Default: true. */
   readonly readOnlyView?: boolean;
-  /** A silent peer is given up after `nopIntervalSeconds * nopCount`. Defaults: 5 and 3. */
+  /** A silent peer is given up after `nopIntervalSeconds * (nopCount + 1)`. Defaults: 5 and 3. */
   readonly nopIntervalSeconds?: number;
   readonly nopCount?: number;
   /** How long one call may take, default 10000. */
@@ -45,7 +45,10 @@ const readyTimeoutMs = 15_000;
 export async function startDaemon(options: StartOptions): Promise<Daemon> {
   const { ioThreads = 4, nopIntervalSeconds = 5, nopCount = 3, timeoutMs = defaultTimeoutMs } = options;
   checkPortal(options.portal);
-  checkIoThreads(ioThreads);
+  checkCount("ioThreads", ioThreads, 1, 128);
+  checkCount("nopIntervalSeconds", nopIntervalSeconds, 1, 3600);
+  checkCount("nopCount", nopCount, 1, 100);
+  checkCount("timeoutMs", timeoutMs, 1, 3_600_000);
   const programs = findPrograms(options.programs);
   const folder = prepareFolder(options.folder);
   await endStrays(folder);

@@ -9,15 +9,24 @@ import type { Control } from "./control.ts";
 import { isTgtError, TgtError } from "./errors.ts";
 import type { Target } from "./types.ts";
 
-/** How long tgtd may take to finish what is in flight on connections that were closed. */
-const drainTimeoutMs = 10_000;
+/**
+ * How long sessions may take to end. Most end at once. A peer that takes nothing any more keeps its
+ * connection, which tgtd has to write to before it closes it, until the pings go unanswered.
+ */
+export function drainTimeoutMs(target: Target): number {
+  return 1000 * target.nopIntervalSeconds * (target.nopCount + 1) + 5000;
+}
 
-/** Throws TgtError "targetActive" if sessions do not end. Can be repeated. */
-export async function tearDown(control: Control, target: Target): Promise<void> {
+/** Throws TgtError "targetActive" if sessions do not end in time. Can be repeated. */
+export async function tearDown(
+  control: Control,
+  target: Target,
+  timeoutMs = drainTimeoutMs(target),
+): Promise<void> {
   for (const address of target.allowed) {
     await unless("noBinding", control.denyAddress(target.tid, address));
   }
-  await dropSessions(control, target);
+  await dropSessions(control, target, timeoutMs);
   await unless("noTarget", control.deleteTarget(target.tid, true));
 
   const remaining = await control.targets();
@@ -30,13 +39,15 @@ export async function tearDown(control: Control, target: Target): Promise<void> 
   }
 }
 
-async function dropSessions(control: Control, target: Target): Promise<void> {
-  const deadline = performance.now() + drainTimeoutMs;
+async function dropSessions(control: Control, target: Target, timeoutMs: number): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
   for (let waitMs = 5;; waitMs = Math.min(2 * waitMs, 200)) {
     const connections = await control.connections(target.tid);
     if (connections.length === 0) return;
     if (performance.now() >= deadline) {
-      throw new TgtError("targetActive", `target ${target.name}: ${connections.length} sessions do not end`);
+      throw new TgtError("targetActive", `target ${target.name}: ${connections.length} sessions do not end`, {
+        hint: "Their peers take no data; stop the daemon to be rid of them.",
+      });
     }
     for (const { sid, cid } of connections) {
       await unless("noSession", control.deleteConnection(target.tid, sid, cid));

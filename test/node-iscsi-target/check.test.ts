@@ -100,9 +100,11 @@ test("checkPortal: never all addresses", () => {
   }
 });
 
-test("checkIoThreads, checkSocketPath", () => {
-  check.checkIoThreads(1);
-  for (const threads of [0, 129, 1.5]) assert.throws(() => check.checkIoThreads(threads), refused);
+test("checkCount, checkSocketPath", () => {
+  check.checkCount("threads", 1, 1, 128);
+  for (const count of [0, 129, 1.5, NaN]) {
+    assert.throws(() => check.checkCount("threads", count, 1, 128), refused);
+  }
   check.checkSocketPath(`/${"a".repeat(106)}`);
   assert.throws(() => check.checkSocketPath(`/${"a".repeat(107)}`), refused);
   assert.throws(() => check.checkSocketPath(`/${"ä".repeat(54)}`), refused);

@@ -335,7 +335,24 @@ real("removeTarget: live sessions, one of them stalled, with reads in flight", a
     assert.is(await loginResult(open), "login 2/1", "the other target still asks for proof");
     assert.is(await loginResult({ ...open, chap: other.chap.incoming }), "logged in");
     await daemon.removeTarget(options.targetName);
-  });
+    // The stalled one is given up when it leaves two pings, a second apart, unanswered.
+  }, { nopIntervalSeconds: 1, nopCount: 1 });
+});
+
+real("stop: a peer that takes no data does not hold it up", async () => {
+  await withDaemon(async (daemon, folder) => {
+    const options = exportOptions(makeImage(folder, "disk.img", "data", 64 << 20));
+    const exported = await daemon.exportDisk(options);
+    const door = { ...exported.portal, targetName: options.targetName, chap: options.chap.incoming };
+    const stalled = await Probe.login(door);
+    await stalled.read(0, 1);
+    stalled.pause();
+    for (let index = 0; index < 24; index++) stalled.sendRead(index * 2048, 2048);
+    await daemon.stop();
+    stalled.close();
+    assert.is(daemon.isAlive(), false);
+    assert.is(existsSync(daemon.folder), false);
+  }, { nopIntervalSeconds: 60 });
 });
 
 real("removeTarget: an account that another target needs stays", async () => {

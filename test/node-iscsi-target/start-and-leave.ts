@@ -3,4 +3,4 @@ import { startDaemon } from "../../src/node-iscsi-target/mod.ts";
 import { loopback } from "./helpers.ts";
 
 const daemon = await startDaemon({ folder: process.argv[2]!, portal: loopback });
-console.log(daemon.pid);
+console.log(`${daemon.pid}`);
