@@ -3,7 +3,7 @@
  * secrets stay in here and in no message.
  *
  *     initiator                                target
- *     CHAP_A=7,6,5                      →
+ *     CHAP_A=8,6,5                      →
  *                                       ←      CHAP_A=5 CHAP_I=… CHAP_C=…
  *     CHAP_N=… CHAP_R=… [CHAP_I CHAP_C] →
  *                                       ←      [CHAP_N=… CHAP_R=…]       (mutual)
@@ -13,8 +13,11 @@ import { LoginError, ProtocolError } from "./errors.ts";
 import type { ChapCredentials } from "./options.ts";
 import { encodeBinary, parseBinary, parseNumber, type TextKeys } from "./text.ts";
 
-/** CHAP_A numbers and hashes, strongest first. */
-const algorithms = new Map([["7", "sha256"], ["6", "sha1"], ["5", "md5"]]);
+/**
+ * CHAP_A numbers (IANA's "PPP authentication algorithms") and hashes, strongest first. 7, SHA-256, is left
+ * out: tgtd chooses it, means something else by it, and then refuses the right response.
+ */
+const algorithms = new Map([["8", "sha3-256"], ["6", "sha1"], ["5", "md5"]]);
 
 /** RFC 7143 §12.1.3: a binary item may have up to 1024 bytes. */
 const maxChallengeBytes = 1024;
@@ -55,7 +58,7 @@ export class ChapInitiator {
     const algorithm = keys.get("CHAP_A") ?? "";
     const hash = algorithms.get(algorithm);
     if (hash === undefined) {
-      throw new LoginError("authentication", "the target supports none of CHAP's MD5, SHA-1 and SHA-256");
+      throw new LoginError("authentication", "the target supports none of MD5, SHA-1 and SHA3-256 for CHAP");
     }
     const identifier = parseNumber(keys.get("CHAP_I") ?? "", 0, 255);
     const challenge = parseBinary(keys.get("CHAP_C") ?? "", maxChallengeBytes);

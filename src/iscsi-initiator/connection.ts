@@ -11,18 +11,6 @@
  * | closed     | the owner was told; nothing happens anymore |                                   |
  */
 import {
-  type Digests,
-  Header,
-  headerBytes,
-  noDigests,
-  noTag,
-  type Numbers,
-  opcodes,
-  statusFlag,
-} from "./pdu.ts";
-import { buildLoginRequest, buildLogout, buildNopOut, buildScsiCommand, readLoginResponse } from "./pdu.ts";
-import { PduDecoder } from "./decoder.ts";
-import {
   IscsiError,
   type Place,
   portalText,
@@ -31,13 +19,14 @@ import {
   TransportError,
 } from "./errors.ts";
 import { Keepalive } from "./keepalive.ts";
-import { LoginNegotiation, loginSegmentBytes } from "./login.ts";
+import { LoginNegotiation, type LoginRequest, loginSegmentBytes } from "./login.ts";
 import type { OperationalTerms } from "./login-keys.ts";
 import { isidOf, type Settings } from "./options.ts";
+import { buildLoginRequest, buildLogout, buildNopOut, buildScsiCommand, readLoginResponse } from "./pdu.ts";
+import { Header, headerBytes, noTag, opcodes, statusFlag } from "./pdu.ts";
 import { lunField } from "./scsi.ts";
-import { CommandWindow, serialNext } from "./sequence.ts";
 import { senseDataOf, type Task } from "./task.ts";
-import type { Transport } from "./transport.ts";
+import { Wire } from "./wire.ts";
 
 export interface Address {
   readonly host: string;
@@ -65,8 +54,6 @@ export interface ConnectionOwner {
   onClosed(end: ConnectionEnd): void;
 }
 
-/** A target that makes this side write, and does not read, is given up. */
-const maxUnsentBytes = 1 << 20;
 const logoutTimeoutMs = 3000;
 /** How often a command may be rejected before its error counts. */
 const maxRejects = 3;
@@ -82,26 +69,22 @@ export class Connection {
   readonly #place: Place;
   readonly #isid: Uint8Array;
   readonly #lun: Uint8Array;
-  readonly #transport: Transport;
-  readonly #decoder: PduDecoder;
+  readonly #wire: Wire;
   readonly #login: LoginNegotiation;
-  readonly #window: CommandWindow;
 
   #state: "connecting" | "login" | "full" | "leaving" | "closed" = "connecting";
-  #digests: Digests = noDigests;
-  #expStatSN = 0;
-  #hasStatSN = false;
   /** In the order of issue, so the first has the earliest deadline. */
   readonly #tasks = new Map<number, Task>();
   #nextTag = 1;
   /** The task whose Data-In is arriving. */
   #receiving: Task | undefined;
 
-  #outgoing: Uint8Array[] = [];
   #cancelTick: () => void = () => {};
   /** Of the login, then of the logout. */
   #deadlineMs: number;
   readonly #keepalive: Keepalive;
+  /** When a command was last under way or possible. */
+  #usableMs = 0;
   /** Why the logout was sent, and what the target asked to wait after it. */
   #leaveReason = "logged out";
   #waitMs = 0;
@@ -116,14 +99,13 @@ export class Connection {
     this.#deadlineMs = deadlineMs;
     this.#keepalive = new Keepalive(settings.nopIntervalMs, settings.nopTimeoutMs, settings.clock.nowMs());
     this.#login = new LoginNegotiation(settings);
-    this.#window = new CommandWindow(settings.initialCmdSN);
-    this.#decoder = new PduDecoder({
+    this.#wire = new Wire(settings.connect, address, settings.initialCmdSN, loginSegmentBytes, {
+      onConnect: () => this.#onConnect(),
+      onBytes: () => this.#keepalive.onBytes(settings.clock.nowMs()),
       onHeader: (header) => this.#onHeader(header),
       onPdu: (header, data) => this.#onPdu(header, data),
-    }, loginSegmentBytes);
-    this.#transport = settings.connect(address, {
-      onConnect: () => this.#onConnect(),
-      onData: (chunk) => this.#onData(chunk),
+      onChunkEnd: () => owner.onRoom(),
+      onFailure: (error) => this.destroy(error),
       onClose: (error) => this.#onTransportClose(error),
     });
     this.#armTick();
@@ -131,7 +113,7 @@ export class Connection {
 
   /** Whether a task may be issued now: room in the target's window, and fewer than `maxTasks` in flight. */
   get canIssue(): boolean {
-    return this.#state === "full" && this.#window.isOpen && this.#tasks.size < this.#settings.maxTasks;
+    return this.#state === "full" && this.#wire.window.isOpen && this.#tasks.size < this.#settings.maxTasks;
   }
 
   get inFlight(): number {
@@ -141,18 +123,18 @@ export class Connection {
   /** Sends the command of `task`. Only while `canIssue`. */
   issue(task: Task): void {
     const tag = this.#takeTag();
-    const numbers = { cmdSN: this.#window.take(), expStatSN: this.#expStatSN };
+    const numbers = this.#wire.takeNumbers();
     const { cdb, allocationBytes } = task.command;
     task.restart();
     task.deadlineMs = this.#settings.clock.nowMs() + this.#settings.taskTimeoutMs;
     this.#tasks.set(tag, task);
-    this.#send(buildScsiCommand(tag, this.#lun, cdb, allocationBytes, numbers, this.#digests));
+    this.#wire.send(buildScsiCommand(tag, this.#lun, cdb, allocationBytes, numbers, this.#wire.digests));
   }
 
   /** Stores nothing for `task` from now on. Its tag stays taken until the target has answered. */
   abandon(task: Task): void {
     task.isAbandoned = true;
-    if (this.#receiving === task) this.#decoder.skipData();
+    if (this.#receiving === task) this.#wire.skipData();
   }
 
   abandonAll(): Task[] {
@@ -168,7 +150,7 @@ export class Connection {
     this.#state = "leaving";
     this.#leaveReason = reason;
     this.#deadlineMs = this.#settings.clock.nowMs() + logoutTimeoutMs;
-    this.#send(buildLogout(this.#takeTag(), this.#numbers, this.#digests));
+    this.#wire.send(buildLogout(this.#takeTag(), this.#wire.numbers, this.#wire.digests));
   }
 
   /** Closes now and tells the owner why. */
@@ -176,16 +158,10 @@ export class Connection {
     if (this.#state === "closed") return;
     this.#state = "closed";
     this.#cancelTick();
-    this.#decoder.stop();
-    this.#transport.destroy();
+    this.#wire.close();
     const unfinished = this.#liveTasks();
     this.#tasks.clear();
     this.#owner.onClosed({ error: error.at(this.#place), unfinished, waitMs: this.#waitMs, redirect });
-  }
-
-  /** For requests that use up no CmdSN. */
-  get #numbers(): Numbers {
-    return { cmdSN: this.#window.nextCmdSN, expStatSN: this.#expStatSN };
   }
 
   #liveTasks(): Task[] {
@@ -198,24 +174,10 @@ export class Connection {
     return this.#tasks.has(tag) ? this.#takeTag() : tag;
   }
 
-  // Bytes out and in.
-
   #onConnect(): void {
     if (this.#state !== "connecting") return;
     this.#state = "login";
     this.#sendLogin(this.#login.start());
-  }
-
-  #onData(chunk: Uint8Array): void {
-    if (this.#state === "closed") return;
-    this.#keepalive.onBytes(this.#settings.clock.nowMs());
-    try {
-      this.#decoder.push(chunk);
-    } catch (error) {
-      if (!(error instanceof IscsiError)) throw error;
-      this.destroy(error);
-    }
-    if (this.canIssue) this.#owner.onRoom();
   }
 
   #onTransportClose(error: Error | undefined): void {
@@ -227,23 +189,10 @@ export class Connection {
     this.destroy(new TransportError(`${what}: ${error.message}`, error));
   }
 
-  /** All PDUs of one turn of the event loop leave in one write. */
-  #send(pdu: Uint8Array): void {
-    this.#outgoing.push(pdu);
-    if (this.#outgoing.length === 1) process.nextTick(() => this.#flush());
-  }
-
-  #flush(): void {
-    const pdus = this.#outgoing;
-    this.#outgoing = [];
-    if (this.#state === "closed") return;
-    this.#transport.write(pdus.length === 1 ? pdus[0] : Buffer.concat(pdus));
-  }
-
   // Login.
 
-  #sendLogin(request: Parameters<typeof buildLoginRequest>[0]): void {
-    this.#send(buildLoginRequest(request, this.#isid, this.#numbers));
+  #sendLogin(request: LoginRequest): void {
+    this.#wire.send(buildLoginRequest(request, this.#isid, this.#wire.numbers));
   }
 
   #onLogin(header: Header, text: Uint8Array): void {
@@ -252,8 +201,8 @@ export class Connection {
     }
     const response = readLoginResponse(header, text);
     if (response.statusClass === 0) {
-      this.#takeStatSN(header);
-      this.#window.update(header.expCmdSN, header.maxCmdSN);
+      this.#wire.takeStatSN(header);
+      this.#wire.window.update(header.expCmdSN, header.maxCmdSN);
     }
     const step = this.#login.receive(response);
     if (step.kind === "send") this.#sendLogin(step.request);
@@ -266,8 +215,9 @@ export class Connection {
 
   #beginFullFeature(terms: OperationalTerms): void {
     this.#state = "full";
-    this.#digests = { header: terms.headerDigest, data: terms.dataDigest };
-    this.#decoder.configure(this.#digests, this.#settings.maxRecvDataSegmentLength);
+    this.#usableMs = this.#settings.clock.nowMs();
+    const digests = { header: terms.headerDigest, data: terms.dataDigest };
+    this.#wire.configure(digests, this.#settings.maxRecvDataSegmentLength);
     this.#owner.onReady();
   }
 
@@ -296,7 +246,7 @@ export class Connection {
       case opcodes.logoutResponse:
         return this.#onLogoutResponse(header);
       case opcodes.asyncMessage:
-        this.#takeStatSN(header);
+        this.#wire.takeStatSN(header);
         this.#onAsyncMessage(header);
         break;
       case opcodes.reject:
@@ -304,7 +254,7 @@ export class Connection {
       default:
         throw new ProtocolError(`the target sent a PDU with opcode 0x${header.opcode.toString(16)}`);
     }
-    this.#window.update(header.expCmdSN, header.maxCmdSN);
+    this.#wire.window.update(header.expCmdSN, header.maxCmdSN);
   }
 
   #taskOf(header: Header): Task {
@@ -313,18 +263,9 @@ export class Connection {
     return task;
   }
 
-  /** Statuses come in the order of StatSN on TCP; a gap is one that was lost (RFC 7143 §7.1.4.3). */
-  #takeStatSN(header: Header): void {
-    if (this.#hasStatSN && header.statSN !== this.#expStatSN) {
-      throw new ProtocolError(`the target sent StatSN ${header.statSN} instead of ${this.#expStatSN}`);
-    }
-    this.#hasStatSN = true;
-    this.#expStatSN = serialNext(header.statSN);
-  }
-
   #onStatus(header: Header, senseData: Uint8Array): void {
     const task = this.#taskOf(header);
-    this.#takeStatSN(header);
+    this.#wire.takeStatSN(header);
     this.#tasks.delete(header.tag);
     if (!task.isAbandoned) this.#finish(task, task.outcome(header, senseData));
   }
@@ -339,16 +280,15 @@ export class Connection {
       if (!this.#keepalive.onAnswer(header.tag)) {
         throw new ProtocolError("the target answered a ping that was not sent");
       }
-      this.#takeStatSN(header);
+      this.#wire.takeStatSN(header);
     }
     if (header.targetTag === noTag || this.#state !== "full") return;
-    if (this.#transport.bufferedBytes > maxUnsentBytes) throw new ProtocolError("the target does not read");
-    this.#send(buildNopOut(noTag, header.targetTag, header.lun, this.#numbers, this.#digests));
+    this.#wire.send(buildNopOut(noTag, header.targetTag, header.lun, this.#wire.numbers, this.#wire.digests));
   }
 
   #onLogoutResponse(header: Header): void {
     if (this.#state !== "leaving") throw new ProtocolError("the target answered a logout that was not sent");
-    this.#takeStatSN(header);
+    this.#wire.takeStatSN(header);
     this.destroy(new TransportError(this.#leaveReason));
   }
 
@@ -393,7 +333,7 @@ export class Connection {
   #tick(): void {
     const nowMs = this.#settings.clock.nowMs();
     const problem = this.#state === "full"
-      ? this.#overdueTask(nowMs) ?? this.#silence(nowMs)
+      ? this.#overdueTask(nowMs) ?? this.#shutWindow(nowMs) ?? this.#silence(nowMs)
       : this.#late(nowMs);
     if (problem !== undefined) this.destroy(problem);
     else this.#armTick();
@@ -422,6 +362,13 @@ export class Connection {
     return error;
   }
 
+  /** A target that takes no command for as long as one may last is of no use. */
+  #shutWindow(nowMs: number): IscsiError | undefined {
+    if (this.#tasks.size > 0 || this.#wire.window.isOpen) this.#usableMs = nowMs;
+    if (nowMs - this.#usableMs < this.#settings.taskTimeoutMs) return undefined;
+    return new TransportError(`the target took no command for ${this.#settings.taskTimeoutMs} ms`);
+  }
+
   /** Sends a ping after silence; an error if nothing came after it either. */
   #silence(nowMs: number): IscsiError | undefined {
     const due = this.#keepalive.check(nowMs);
@@ -433,7 +380,7 @@ export class Connection {
     if (due === "ping") {
       const tag = this.#takeTag();
       this.#keepalive.onPing(tag, nowMs);
-      this.#send(buildNopOut(tag, noTag, noLun, this.#numbers, this.#digests));
+      this.#wire.send(buildNopOut(tag, noTag, noLun, this.#wire.numbers, this.#wire.digests));
     }
     return undefined;
   }

@@ -315,6 +315,6 @@ export class Session {
     this.#opening = undefined;
     this.#dispatcher.endAll(error);
     this.#connection?.logout(error.message);
-    this.#enter("closed", error);
+    this.#enter("closed", this.#closing === undefined ? error : undefined);
   }
 }
