@@ -40,7 +40,6 @@ export class Engine {
 
   private constructor(
     config: EngineConfig,
-    folders: EngineFolders,
     store: ResidencyStore,
     log: (text: string) => void,
   ) {
@@ -82,7 +81,7 @@ export class Engine {
     log: (text: string) => void,
   ): Promise<Engine> {
     const store = await openStore(config, folders, isNew);
-    const engine = new Engine(config, folders, store, log);
+    const engine = new Engine(config, store, log);
     await engine.#server.listen(`${folders.run}/${engineFiles.nbdSocket}`);
     if (store.activated) engine.#volume.sync.start();
     return engine;

@@ -1,16 +1,16 @@
 /** The file behind a residency map; the engine keeps two of them (residency-store.ts). */
+import { dirname } from "node:path";
+import { syncFolder } from "../lib/atomic-file.ts";
 import {
   closeSync,
   existsSync,
   fdatasync,
-  fsyncSync,
   ftruncateSync,
   openSync,
   readSync,
   write,
   writeSync,
 } from "node:fs";
-import { dirname } from "node:path";
 
 /** Storage of a map. Offsets and lengths in bytes; a range never written reads as zeroes. */
 export interface MapFile {
@@ -54,16 +54,6 @@ export function openMapFile(path: string): MapFile & { readonly descriptor: numb
     clear: () => ftruncateSync(descriptor, 0),
     close: () => closeSync(descriptor),
   };
-}
-
-/** Makes the names in a folder durable. */
-export function syncFolder(path: string): void {
-  const descriptor = openSync(path, "r");
-  try {
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
 }
 
 /** Writes all of `data` at `offset`, short writes continued. */

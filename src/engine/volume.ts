@@ -236,9 +236,10 @@ export class Volume implements BlockDevice {
 
   /** Before the hand-off: the source as it is now; nothing is kept. */
   async #passThrough(offset: number, length: number): Promise<Uint8Array> {
-    const unit = this.#options.source.blockBytes;
+    // Whole blocks: the source may be read with O_DIRECT from a device whose sectors are larger than 512.
+    const unit = this.#blockBytes;
     const from = Math.floor(offset / unit) * unit;
-    const to = Math.ceil((offset + length) / unit) * unit;
+    const to = Math.min(this.sizeBytes, Math.ceil((offset + length) / unit) * unit);
     const buffer = Buffer.allocUnsafeSlow(to - from);
     await this.#withLimit(this.#options.source.read("demand", from, buffer));
     return buffer.subarray(offset - from, offset - from + length);

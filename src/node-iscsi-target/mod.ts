@@ -2,7 +2,7 @@
 export type { Chap, Credentials } from "./check.ts";
 export { Control } from "./control.ts";
 export { Daemon } from "./daemon.ts";
-export type { DiskPath } from "./disk.ts";
+export { type Disk, type DiskPath, inspectDisk } from "./disk.ts";
 export { isTgtError, TgtError, type TgtReason } from "./errors.ts";
 export type { ExportedDisk, ExportOptions } from "./export.ts";
 export { findPrograms, type Programs } from "./programs.ts";

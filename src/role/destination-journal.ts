@@ -1,0 +1,37 @@
+/** What the destination role remembers of a migration. */
+import * as v from "valibot";
+import { Journal } from "../lib/journal.ts";
+import { endpointSchema, idSchema, migrationOptionsSchema } from "./messages.ts";
+
+const destinationRecordSchema = v.object({
+  id: idSchema,
+  createdAt: v.string(),
+  source: endpointSchema,
+  path: v.string(),
+  /** Device and inode; "" until the file is there. */
+  identity: v.string(),
+  sizeBytes: v.number(),
+  blockBytes: v.number(),
+  /** What the local disk was: nothing (made here), an empty file, or a disk with content. */
+  origin: v.picklist(["made", "empty", "existing"]),
+  options: migrationOptionsSchema,
+  /**
+   * attaching: being set up. attached: an engine serves it (or should); how far it is, the engine's map knows.
+   * finishing: all is on the local disk, the engine goes. aborting: all of it goes.
+   */
+  state: v.picklist(["attaching", "attached", "finishing", "aborting"]),
+  verified: v.nullable(v.picklist(["same", "different"])),
+  isReleased: v.boolean(),
+  /** The cut-over may happen: not held, or asked for. "force": clients are disconnected. */
+  cutover: v.picklist(["hold", "when-unused", "force"]),
+});
+export type DestinationRecord = v.InferOutput<typeof destinationRecordSchema>;
+
+export function destinationJournal(folder: string): Journal<DestinationRecord> {
+  return new Journal(
+    `${folder}/journal`,
+    "destination",
+    1,
+    (value) => v.parse(destinationRecordSchema, value),
+  );
+}

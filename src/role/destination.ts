@@ -1,0 +1,371 @@
+/**
+ * The destination role: makes the local disk, runs the engine that serves it, and ends both.
+ *
+ * Each change is in the journal before it is made; each request can be repeated. How far the data is, only
+ * the engine's map knows.
+ */
+import { existsSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  type EngineConfig,
+  engineConfigJournal,
+  engineFiles,
+  type EngineStatus,
+  readStoredStatus,
+} from "../engine/mod.ts";
+import { FailedError, LockedError, PreconditionError } from "../lib/errors.ts";
+import { withLock } from "../lib/lock.ts";
+import { checkSocketPath } from "../lib/unix-socket.ts";
+import { destinationJournal, type DestinationRecord } from "./destination-journal.ts";
+import { place } from "./disk-facts.ts";
+import { readDriver } from "./driver-file.ts";
+import { askEngine, engineStatus, startEngine, stopEngine } from "./engine-process.ts";
+import {
+  listIds,
+  lockPath,
+  makeRoleFolders,
+  removeRoleFolders,
+  type RoleFolders,
+  roleFolders,
+} from "./layout.ts";
+import { inspectDestination, type LocalFile, makeLocalFile, unmakeLocalFile } from "./local-file.ts";
+import type { DestinationEntry, Replies, Request } from "./messages.ts";
+import { describe, unknownId } from "./source.ts";
+
+const lockTimeoutMs = 60_000;
+/** Until the engine must have logged in to the source for the first time. */
+const attachTimeoutMs = 20_000;
+
+export class DestinationRole {
+  readonly #folders: RoleFolders;
+
+  constructor(folders: RoleFolders) {
+    this.#folders = folders;
+  }
+
+  async inspect(
+    { path, sizeBytes, force }: Request<"destination.inspect">,
+  ): Promise<Replies["destination.inspect"]> {
+    const { origin: _origin, ...facts } = await inspectDestination(path, sizeBytes, force);
+    if (facts.identity !== null) this.#refuseSecond(facts.identity, facts.path);
+    return { host: hostname(), ...facts };
+  }
+
+  /** Makes the local disk and starts its engine; resolves when that is logged in to the source. All or nothing. */
+  attach(request: Request<"destination.attach">): Promise<DestinationEntry> {
+    return this.#alone(async () => {
+      const file = await inspectDestination(request.path, request.export.sizeBytes, request.force);
+      if (file.identity !== null) this.#refuseSecond(file.identity, file.path);
+      const folders = roleFolders(this.#folders, "destination", request.id);
+      checkSocketPath(join(folders.run, engineFiles.controlSocket));
+      makeRoleFolders(folders);
+      try {
+        await this.#setUp(request, file, folders);
+      } catch (error) {
+        await this.#takeAway(request.id);
+        throw error;
+      }
+      return await this.#entry(request.id);
+    });
+  }
+
+  /** The engine as it should be: started again if it is gone, and told where the export is now. */
+  ensure({ id, export: source }: Request<"destination.ensure">): Promise<DestinationEntry> {
+    return this.#alone(async () => {
+      const record = this.#record(id);
+      const folders = roleFolders(this.#folders, "destination", id);
+      if (record.state === "attaching" || record.state === "aborting") {
+        throw new PreconditionError(`setting up ${place(record.path)} (${id}) was cut short`, {
+          hint: `end it with dlsm abort ${id}, and migrate anew: nothing was handed over yet`,
+        });
+      }
+      if (record.state === "finishing") return await this.#entry(id);
+      makeRoleFolders(folders);
+      const config = this.#config(id);
+      const isMoved = source !== null && JSON.stringify(source) !== JSON.stringify(config.source);
+      if (isMoved) engineConfigJournal(folders.state).write({ ...config, source });
+      if (await engineStatus(folders) === undefined) await startEngine(folders, false);
+      else if (isMoved) await askEngine(folders, "replaceSource", source);
+      return await this.#entry(id);
+    });
+  }
+
+  activate({ id }: Request<"destination.activate">): Promise<EngineStatus> {
+    return this.#ask(id, "activate");
+  }
+
+  pause({ id }: Request<"destination.pause">): Promise<EngineStatus> {
+    return this.#ask(id, "pause");
+  }
+
+  resume({ id }: Request<"destination.resume">): Promise<EngineStatus> {
+    return this.#ask(id, "resume");
+  }
+
+  /** Kept, so that an engine that is started again has it too. */
+  async limit({ id, bytesPerSecond }: Request<"destination.limit">): Promise<EngineStatus> {
+    this.#record(id);
+    const { state } = roleFolders(this.#folders, "destination", id);
+    engineConfigJournal(state).write({ ...this.#config(id), bytesPerSecond });
+    return await this.#ask(id, "limit", { bytesPerSecond });
+  }
+
+  async hashFetched(
+    { id, from }: Request<"destination.hashFetched">,
+  ): Promise<Replies["destination.hashFetched"]> {
+    const reply = await this.#ask<{ pieces: Replies["destination.hashFetched"]["pieces"]; next?: number }>(
+      id,
+      "hashFetched",
+      { from },
+    );
+    return { pieces: reply.pieces, next: reply.next ?? null };
+  }
+
+  setVerified({ id, result }: Request<"destination.setVerified">): null {
+    this.#write({ ...this.#record(id), verified: result });
+    return null;
+  }
+
+  /** The engine logs out of the source for good; refused while any block is absent. */
+  detachSource({ id }: Request<"destination.detachSource">): Promise<EngineStatus> {
+    return this.#ask(id, "detachSource");
+  }
+
+  setReleased({ id }: Request<"destination.setReleased">): null {
+    this.#write({ ...this.#record(id), isReleased: true });
+    return null;
+  }
+
+  async allowCutover({ id, force }: Request<"destination.allowCutover">): Promise<EngineStatus | null> {
+    const record = this.#record(id);
+    this.#write({ ...record, cutover: force ? "force" : "when-unused" });
+    return await engineStatus(roleFolders(this.#folders, "destination", id)) ?? null;
+  }
+
+  /** The cut-over: once nobody uses the volume (or by force), the engine leaves and only the disk remains. */
+  finish({ id }: Request<"destination.finish">): Promise<Replies["destination.finish"]> {
+    return this.#alone(async () => {
+      const record = this.#record(id);
+      const folders = roleFolders(this.#folders, "destination", id);
+      const status = await engineStatus(folders) ?? null;
+      if (record.state !== "finishing") {
+        if (status === null) throw notRunning(id);
+        if (status.state !== "synced") throw new PreconditionError(`${id} is not synced yet`);
+        if (record.cutover === "hold") return { isDone: false, status };
+        if (record.cutover === "when-unused" && status.clients > 0) return { isDone: false, status };
+        this.#write({ ...record, state: "finishing" });
+      }
+      await stopEngine(folders);
+      removeRoleFolders(this.#folders, "destination", id);
+      return { isDone: true, status };
+    });
+  }
+
+  /** Everything made here goes. After the hand-off only by force, because what was written here goes too. */
+  abort({ id, force }: Request<"destination.abort">): Promise<Replies["destination.abort"]> {
+    return this.#alone(async () => {
+      if (!listIds(this.#folders, "destination").includes(id)) return { wasThere: false };
+      if (!force && await this.#isActivated(id)) {
+        throw new PreconditionError(
+          `the hand-off of ${id} has happened: what was written since is only here`,
+          {
+            hint: `finish it with dlsm resume ${id}; dlsm abort --force throws away what was written here`,
+          },
+        );
+      }
+      await this.#takeAway(id);
+      return { wasThere: true };
+    });
+  }
+
+  async list(): Promise<DestinationEntry[]> {
+    const entries: DestinationEntry[] = [];
+    for (const id of listIds(this.#folders, "destination")) {
+      try {
+        entries.push(await this.#entry(id));
+      } catch (error) {
+        entries.push(brokenEntry(id, describe(error)));
+      }
+    }
+    return entries;
+  }
+
+  async #setUp(request: Request<"destination.attach">, file: LocalFile, folders: RoleFolders): Promise<void> {
+    const { id, export: source, options, blockBytes, activation, bytesPerSecond, sourceTimeoutMs } = request;
+    const record: DestinationRecord = {
+      id,
+      createdAt: new Date().toISOString(),
+      source: request.source,
+      path: file.path,
+      identity: file.identity ?? "",
+      sizeBytes: source.sizeBytes,
+      blockBytes,
+      origin: file.origin,
+      options,
+      state: "attaching",
+      verified: null,
+      isReleased: false,
+      cutover: options.holdCutover ? "hold" : "when-unused",
+    };
+    this.#write(record);
+    const identity = makeLocalFile(file, source.sizeBytes);
+    this.#write({ ...record, identity });
+    const config: EngineConfig = {
+      volumeId: id,
+      path: file.path,
+      sizeBytes: source.sizeBytes,
+      blockBytes,
+      activation,
+      isFresh: file.origin !== "existing",
+      bytesPerSecond,
+      sourceTimeoutMs,
+      source,
+    };
+    engineConfigJournal(folders.state).write(config);
+    await startEngine(folders, true);
+    await this.#untilConnected(folders, source.address, source.port);
+    this.#write({ ...record, identity, state: "attached" });
+  }
+
+  async #untilConnected(folders: RoleFolders, address: string, port: number): Promise<void> {
+    const deadline = performance.now() + attachTimeoutMs;
+    for (;;) {
+      const status = await engineStatus(folders);
+      if (status === undefined) {
+        throw new FailedError("the engine ended while it was logging in to the source");
+      }
+      if (status.isConnected) return;
+      if (performance.now() > deadline) {
+        throw new PreconditionError(
+          `${hostname()} cannot log in to the source at ${address} port ${port}: ${
+            status.sourceError ?? "no answer"
+          }`,
+          { hint: "see that the destination can reach this address and port (firewall, route)" },
+        );
+      }
+      await sleep(20);
+    }
+  }
+
+  async #takeAway(id: string): Promise<void> {
+    const folders = roleFolders(this.#folders, "destination", id);
+    const record = this.#readable(id);
+    if (record !== undefined) this.#write({ ...record, state: "aborting" });
+    await stopEngine(folders);
+    if (record !== undefined) unmakeLocalFile(record.path, record.identity, record.origin);
+    removeRoleFolders(this.#folders, "destination", id);
+  }
+
+  /** Whether the hand-off has happened, as far as can be told. */
+  async #isActivated(id: string): Promise<boolean> {
+    const folders = roleFolders(this.#folders, "destination", id);
+    const status = await engineStatus(folders);
+    if (status !== undefined) return status.state !== "attached";
+    const record = this.#readable(id);
+    if (record?.state === "attaching") return false;
+    const stored = readStoredStatus(folders);
+    // A map that cannot be read may stand for data that is nowhere else.
+    return stored === undefined ? existsSync(join(folders.state, engineFiles.map)) : stored.activated;
+  }
+
+  async #entry(id: string): Promise<DestinationEntry> {
+    const record = this.#record(id);
+    const folders = roleFolders(this.#folders, "destination", id);
+    const engine = await engineStatus(folders) ?? null;
+    return {
+      id,
+      createdAt: record.createdAt,
+      state: record.state,
+      source: record.source,
+      destination: { host: hostname(), path: record.path },
+      options: record.options,
+      sizeBytes: record.sizeBytes,
+      blockBytes: record.blockBytes,
+      isActivated: await this.#isActivated(id),
+      verified: record.verified,
+      isReleased: record.isReleased,
+      mayCutOver: record.cutover !== "hold",
+      nbdSocket: join(folders.run, engineFiles.nbdSocket),
+      engine,
+      driverPid: readDriver(folders) ?? null,
+      problem: engine === null && record.state === "attached" ? notRunning(id).message : null,
+    };
+  }
+
+  async #ask<T = EngineStatus>(id: string, method: string, params: unknown = {}): Promise<T> {
+    this.#record(id);
+    const reply = await askEngine<T>(roleFolders(this.#folders, "destination", id), method, params);
+    if (reply === undefined) throw notRunning(id);
+    return reply;
+  }
+
+  #refuseSecond(identity: string, path: string): void {
+    for (const id of listIds(this.#folders, "destination")) {
+      if (this.#readable(id)?.identity !== identity) continue;
+      throw new LockedError(`${place(path)} is already the destination of ${id}`, {
+        hint: `see dlsm status ${id}`,
+      });
+    }
+  }
+
+  #record(id: string): DestinationRecord {
+    const record = listIds(this.#folders, "destination").includes(id) ? this.#journal(id).read() : undefined;
+    if (record === undefined) throw unknownId(id);
+    return record;
+  }
+
+  #readable(id: string): DestinationRecord | undefined {
+    try {
+      return this.#journal(id).read();
+    } catch {
+      return undefined;
+    }
+  }
+
+  #write(record: DestinationRecord): void {
+    this.#journal(record.id).write(record);
+  }
+
+  #journal(id: string) {
+    return destinationJournal(roleFolders(this.#folders, "destination", id).state);
+  }
+
+  #config(id: string): EngineConfig {
+    const config = engineConfigJournal(roleFolders(this.#folders, "destination", id).state).read();
+    if (config === undefined) throw new PreconditionError(`the engine's configuration of ${id} is missing`);
+    return config;
+  }
+
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    return withLock(lockPath(this.#folders), lockTimeoutMs, `another dlsm is busy on ${hostname()}`, work);
+  }
+}
+
+function notRunning(id: string): PreconditionError {
+  return new PreconditionError(`the engine of ${id} does not run`, {
+    hint: `start it again with dlsm resume ${id}`,
+  });
+}
+
+function brokenEntry(id: string, problem: string): DestinationEntry {
+  return {
+    id,
+    createdAt: "",
+    state: "attached",
+    source: { host: "", path: "" },
+    destination: { host: hostname(), path: "" },
+    options: { handoff: "manual", verify: false, holdCutover: false, byTicket: false },
+    sizeBytes: 0,
+    blockBytes: 0,
+    isActivated: true,
+    verified: null,
+    isReleased: false,
+    mayCutOver: false,
+    nbdSocket: "",
+    engine: null,
+    driverPid: null,
+    problem,
+  };
+}

@@ -1,0 +1,129 @@
+/** What a path is, before anything is done with it; every refusal says what and what to do. */
+import { accessSync, closeSync, constants, openSync, readSync, realpathSync, statSync } from "node:fs";
+import { hostname } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { errnoCode, messageOf, PreconditionError } from "../lib/errors.ts";
+import { inspectDisk, isTgtError } from "../node-iscsi-target/mod.ts";
+import { diskIdentity, diskUsers } from "./disk-users.ts";
+import type { InspectedSource } from "./messages.ts";
+
+/** "host:path" for messages. */
+export function place(path: string): string {
+  return `${hostname()}:${path}`;
+}
+
+export function inspectSource(path: string): InspectedSource & { readonly direct: boolean } {
+  const real = existing(path, "source");
+  const stats = statSync(real, { bigint: true });
+  try {
+    accessSync(real, constants.R_OK);
+  } catch (cause) {
+    throw new PreconditionError(`no permission to read the source ${place(real)}`, {
+      hint: "run dlsm as root, or as a user who can read it",
+      cause,
+    });
+  }
+  const disk = sizeOf(real);
+  refuseFormats(real);
+  return {
+    host: hostname(),
+    path: real,
+    identity: diskIdentity(stats),
+    isFile: stats.isFile(),
+    sizeBytes: disk.sizeBytes,
+    blockBytes: disk.blockBytes,
+    users: diskUsers(real),
+    direct: disk.sizeBytes % 4096 === 0 && canReadDirect(real),
+  };
+}
+
+/** The path without symbolic links. Throws if nothing is there, or it is neither a file nor a block device. */
+export function existing(path: string, what: "source" | "destination"): string {
+  let real: string;
+  try {
+    real = realpathSync(path);
+  } catch (cause) {
+    throw unreachable(path, what, cause);
+  }
+  const stats = statSync(real);
+  if (stats.isDirectory()) {
+    throw new PreconditionError(`the ${what} ${place(real)} is a directory`, {
+      hint: `name a raw disk image${what === "destination" ? " to be made in it" : ""}, or a block device`,
+    });
+  }
+  if (!stats.isFile() && !stats.isBlockDevice()) {
+    throw new PreconditionError(`the ${what} ${place(real)} is neither a file nor a block device`);
+  }
+  return real;
+}
+
+/** The path that a new file would have: its folder without symbolic links. */
+export function newFilePath(path: string): string {
+  let folder: string;
+  try {
+    folder = realpathSync(dirname(path));
+  } catch (cause) {
+    throw unreachable(dirname(path), "destination", cause);
+  }
+  try {
+    accessSync(folder, constants.W_OK | constants.X_OK);
+  } catch (cause) {
+    throw new PreconditionError(`no permission to make the destination in ${place(folder)}`, { cause });
+  }
+  return join(folder, basename(path));
+}
+
+export function sizeOf(path: string): { sizeBytes: number; blockBytes: 512 | 4096 } {
+  try {
+    return inspectDisk(path);
+  } catch (error) {
+    if (!isTgtError(error)) throw error;
+    throw new PreconditionError(`${place(path)}: ${error.message}`, { hint: error.hint, cause: error });
+  }
+}
+
+function unreachable(path: string, what: string, cause: unknown): PreconditionError {
+  const code = errnoCode(cause);
+  if (code === "ENOENT" || code === "ENOTDIR") {
+    return new PreconditionError(`the ${what} ${place(path)} does not exist`, { cause });
+  }
+  if (code === "EACCES") {
+    return new PreconditionError(`no permission to reach the ${what} ${place(path)}`, { cause });
+  }
+  return new PreconditionError(`the ${what} ${place(path)} cannot be used: ${messageOf(cause)}`, { cause });
+}
+
+/** Magic numbers of image formats that hold a disk, but are none. */
+const formats = [
+  { name: "qcow2", at: 0, magic: "QFI\xfb" },
+  { name: "vmdk", at: 0, magic: "KDMV" },
+  { name: "vhdx", at: 0, magic: "vhdxfile" },
+  { name: "vpc", at: 0, magic: "conectix" },
+  { name: "qed", at: 0, magic: "QED\0" },
+  { name: "vdi", at: 64, magic: "\x7f\x10\xda\xbe" },
+] as const;
+
+function refuseFormats(path: string): void {
+  const head = Buffer.alloc(4096);
+  const descriptor = openSync(path, "r");
+  try {
+    readSync(descriptor, head, 0, head.length, 0);
+  } finally {
+    closeSync(descriptor);
+  }
+  for (const { name, at, magic } of formats) {
+    if (head.toString("latin1", at, at + magic.length) !== magic) continue;
+    throw new PreconditionError(`the source ${place(path)} is a ${name} image, not a raw disk`, {
+      hint: `convert it first: qemu-img convert -f ${name} -O raw ${path} ${path}.raw`,
+    });
+  }
+}
+
+function canReadDirect(path: string): boolean {
+  try {
+    closeSync(openSync(path, constants.O_RDONLY | constants.O_DIRECT));
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,160 @@
+/**
+ * Who can write a disk right now: processes that have it open for writing, and what the kernel does with it
+ * (mounts, swap, device-mapper, md, loop devices on a file). Without root only this user's processes are seen.
+ */
+import { type BigIntStats, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import type { DiskUser } from "./messages.ts";
+
+/** One disk, whatever path leads to it: the device number of a device, device and inode of a file. */
+export function diskIdentity(stats: BigIntStats): string {
+  return stats.isBlockDevice()
+    ? `dev:${deviceName(stats.rdev)}`
+    : `file:${deviceName(stats.dev)}:${stats.ino}`;
+}
+
+/** Everybody who can write the disk, `exceptPids` left out. */
+export function diskUsers(path: string, exceptPids: readonly number[] = []): DiskUser[] {
+  const stats = statSync(path, { bigint: true });
+  const identity = diskIdentity(stats);
+  const users = processes(new Set([identity]), new Set([process.pid, ...exceptPids]));
+  const devices = stats.isBlockDevice() ? [deviceName(stats.rdev)] : loopDevicesOn(path);
+  if (!stats.isBlockDevice()) {
+    for (const device of devices) {
+      users.push({ kind: "holder", pid: null, name: blockName(device) ?? device });
+    }
+  }
+  const family = withParts(devices);
+  for (const device of family.all) {
+    for (const holder of listed(`/sys/dev/block/${device}/holders`)) {
+      users.push({ kind: "holder", pid: null, name: `/dev/${holder}` });
+    }
+  }
+  users.push(...mountsOf(family.all), ...swapsOn(family.names));
+  return users;
+}
+
+/** `users` in words, for a message. */
+export function describeUsers(users: readonly DiskUser[]): string {
+  return users.map(({ kind, pid, name }) => {
+    if (kind === "process") return `process ${pid} (${name})`;
+    if (kind === "mount") return `a file system mounted on ${name}`;
+    return kind === "swap" ? `swap (${name})` : `the device ${name} on top of it`;
+  }).join(", ");
+}
+
+function processes(identities: ReadonlySet<string>, except: ReadonlySet<number>): DiskUser[] {
+  const users: DiskUser[] = [];
+  for (const entry of listed("/proc")) {
+    const pid = Number(entry);
+    if (!Number.isInteger(pid) || except.has(pid)) continue;
+    const hasIt = listed(`/proc/${pid}/fd`).some((descriptor) => {
+      try {
+        const stats = statSync(`/proc/${pid}/fd/${descriptor}`, { bigint: true });
+        if (!stats.isFile() && !stats.isBlockDevice()) return false;
+        return identities.has(diskIdentity(stats)) && isForWriting(pid, descriptor);
+      } catch {
+        return false; // Closed meanwhile.
+      }
+    });
+    if (hasIt) users.push({ kind: "process", pid, name: commandOf(pid) });
+  }
+  return users;
+}
+
+function isForWriting(pid: number, descriptor: string): boolean {
+  const flags = /^flags:\s+([0-7]+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${descriptor}`, "utf8"));
+  return flags !== null && (parseInt(flags[1], 8) & 3) !== 0;
+}
+
+function commandOf(pid: number): string {
+  try {
+    const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").filter((word) => word !== "");
+    const text = words.length > 0 ? words.join(" ") : readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+    return text.length > 80 ? `${text.slice(0, 79)}…` : text;
+  } catch {
+    return "unknown";
+  }
+}
+
+/** "major:minor" as /sys and mountinfo write it (glibc's makedev(3) taken apart). */
+function deviceName(number: bigint): string {
+  const major = ((number >> 8n) & 0xfffn) | ((number >> 32n) & ~0xfffn);
+  const minor = (number & 0xffn) | ((number >> 12n) & ~0xffn);
+  return `${major}:${minor}`;
+}
+
+/** Loop devices whose backing file is this one. */
+function loopDevicesOn(path: string): string[] {
+  return listed("/sys/block").filter((name) => name.startsWith("loop")).flatMap((name) => {
+    try {
+      const backing = readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8").replace(/\n$/, "");
+      return backing === path ? [readFileSync(`/sys/block/${name}/dev`, "utf8").trim()] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** The devices and their partitions: as "major:minor", and as names. */
+function withParts(devices: readonly string[]): { all: string[]; names: string[] } {
+  const all = [...devices];
+  for (const device of devices) {
+    for (const entry of listed(`/sys/dev/block/${device}`)) {
+      try {
+        all.push(
+          readFileSync(`/sys/dev/block/${device}/${entry}/partition`, "utf8") &&
+            readFileSync(`/sys/dev/block/${device}/${entry}/dev`, "utf8").trim(),
+        );
+      } catch {
+        // No partition.
+      }
+    }
+  }
+  return { all, names: all.flatMap((device) => blockName(device) ?? []) };
+}
+
+function blockName(device: string): string | undefined {
+  try {
+    return `/dev/${readlinkSync(`/sys/dev/block/${device}`).split("/").at(-1)}`;
+  } catch {
+    return undefined;
+  }
+}
+
+function mountsOf(devices: readonly string[]): DiskUser[] {
+  const users: DiskUser[] = [];
+  for (const line of lines("/proc/self/mountinfo")) {
+    // "36 35 98:0 /root /mount/point options … - type source superoptions" (proc_pid_mountinfo(5)).
+    const fields = line.split(" ");
+    const superOptions = fields.at(-1)?.split(",") ?? [];
+    if (!devices.includes(fields[2]) || superOptions.includes("ro")) continue;
+    const point = fields[4].replaceAll(
+      /\\([0-7]{3})/g,
+      (_, octal) => String.fromCharCode(parseInt(octal, 8)),
+    );
+    users.push({ kind: "mount", pid: null, name: point });
+  }
+  return users;
+}
+
+function swapsOn(names: readonly string[]): DiskUser[] {
+  return lines("/proc/swaps").slice(1).map((line) => line.split(/\s+/)[0])
+    .filter((name) => names.includes(name))
+    .map((name) => ({ kind: "swap", pid: null, name }));
+}
+
+function lines(path: string): string[] {
+  try {
+    return readFileSync(path, "utf8").split("\n").filter((line) => line !== "");
+  } catch {
+    return [];
+  }
+}
+
+function listed(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}

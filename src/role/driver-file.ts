@@ -1,0 +1,26 @@
+/** Who drives a migration to its end: one process, named in a file beside the destination's journal. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { acquire } from "../lib/lock.ts";
+import { identify, isRunning, type ProcessId } from "../lib/process-id.ts";
+import type { RoleFolders } from "./layout.ts";
+
+const fileName = "driver";
+
+/** Takes the driver's place; undefined if another process has it. */
+export function becomeDriver(folders: RoleFolders): { release(): void } | undefined {
+  const path = join(folders.run, fileName);
+  const lock = acquire(path);
+  if (lock !== undefined) writeFileSync(path, JSON.stringify(identify(process.pid)));
+  return lock;
+}
+
+/** The driver's pid; undefined if none runs. */
+export function readDriver(folders: RoleFolders): number | undefined {
+  try {
+    const id = JSON.parse(readFileSync(join(folders.run, fileName), "utf8")) as ProcessId;
+    return isRunning(id) ? id.pid : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,146 @@
+/** The local disk before the engine has it: what is there, making it, and taking it away again. */
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  statfsSync,
+  statSync,
+  truncateSync,
+  unlinkSync,
+} from "node:fs";
+import { dirname } from "node:path";
+import { execa } from "execa";
+import { syncFolder } from "../lib/atomic-file.ts";
+import { errnoCode, messageOf, PreconditionError } from "../lib/errors.ts";
+import { formatSize } from "../lib/units.ts";
+import { existing, newFilePath, place, sizeOf } from "./disk-facts.ts";
+import { describeUsers, diskIdentity, diskUsers } from "./disk-users.ts";
+
+export interface LocalFile {
+  readonly path: string;
+  /** Null if there is nothing yet. */
+  readonly identity: string | null;
+  readonly origin: "made" | "empty" | "existing";
+  readonly freeBytes: number | null;
+}
+
+/** Checks whether a disk of `sizeBytes` may go to `path`. Changes nothing; every refusal says what to do. */
+export async function inspectDestination(
+  path: string,
+  sizeBytes: number,
+  isForced: boolean,
+): Promise<LocalFile> {
+  if (path.endsWith("/")) throw new PreconditionError(`the destination ${place(path)} names a folder`);
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) {
+    const real = newFilePath(path);
+    return { path: real, identity: null, origin: "made", freeBytes: freeBytesAt(dirname(real)) };
+  }
+  const real = existing(path, "destination");
+  const stats = statSync(real, { bigint: true });
+  const users = diskUsers(real);
+  if (users.length > 0) {
+    throw new PreconditionError(`the destination ${place(real)} is in use: ${describeUsers(users)}`, {
+      hint: "stop who uses it, or name another destination",
+    });
+  }
+  checkWritable(real);
+  const identity = diskIdentity(stats);
+  if (stats.isFile() && stats.size === 0n) {
+    return { path: real, identity, origin: "empty", freeBytes: freeBytesAt(dirname(real)) };
+  }
+  checkSize(real, stats.isFile() ? Number(stats.size) : sizeOf(real).sizeBytes, sizeBytes);
+  if (!isForced) await refuseContent(real, stats.isFile());
+  return { path: real, identity, origin: "existing", freeBytes: null };
+}
+
+/** Makes the file (mode 0600) or gives an empty one its size; durable. Returns its identity. */
+export function makeLocalFile({ path, origin }: LocalFile, sizeBytes: number): string {
+  if (origin === "existing") return diskIdentity(statSync(path, { bigint: true }));
+  const isNew = origin === "made";
+  const descriptor = openSync(path, isNew ? "wx+" : "r+", 0o600);
+  try {
+    try {
+      ftruncateSync(descriptor, sizeBytes);
+      fsyncSync(descriptor);
+    } catch (cause) {
+      if (isNew) unlinkSync(path);
+      throw new PreconditionError(
+        `${place(path)} cannot be given ${formatSize(sizeBytes)}: ${errnoCode(cause) ?? messageOf(cause)}`,
+        { hint: "the file system may be too small for, or not know, sparse files of this size", cause },
+      );
+    }
+    syncFolder(dirname(path));
+    return diskIdentity(fstatSync(descriptor, { bigint: true }));
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** As it was before: what was made here goes. Nothing happens if the file is another one by now. */
+export function unmakeLocalFile(path: string, identity: string, origin: LocalFile["origin"]): void {
+  if (origin === "existing" || !existsSync(path)) return;
+  if (identity !== "" && diskIdentity(statSync(path, { bigint: true })) !== identity) return;
+  if (origin === "made") {
+    unlinkSync(path);
+    syncFolder(dirname(path));
+  } else {
+    truncateSync(path, 0);
+  }
+}
+
+function checkWritable(path: string): void {
+  try {
+    closeSync(openSync(path, "r+"));
+  } catch (cause) {
+    throw new PreconditionError(
+      `the destination ${place(path)} cannot be opened for writing: ${errnoCode(cause) ?? messageOf(cause)}`,
+      { hint: "run dlsm as root, or as a user who can write it", cause },
+    );
+  }
+}
+
+function checkSize(path: string, hasBytes: number, needsBytes: number): void {
+  if (hasBytes >= needsBytes) return;
+  throw new PreconditionError(
+    `the destination ${place(path)} is too small: ${formatSize(hasBytes)} (${hasBytes} bytes), ` +
+      `where the source has ${formatSize(needsBytes)} (${needsBytes} bytes)`,
+    { hint: "enlarge it, or name another destination" },
+  );
+}
+
+async function refuseContent(path: string, isFile: boolean): Promise<void> {
+  if (isFile) {
+    throw new PreconditionError(`the destination ${place(path)} exists and is not empty`, {
+      hint: "name a new file, or overwrite this one with --force",
+    });
+  }
+  const { exitCode, stdout } = await execa(
+    "blkid",
+    ["-p", "-o", "value", "-s", "TYPE", "-s", "PTTYPE", path],
+    {
+      reject: false,
+      extendEnv: true,
+      env: { PATH: `${process.env.PATH ?? ""}:/usr/sbin:/sbin`, LC_ALL: "C" },
+    },
+  );
+  // 2: nothing was found; anything else but 0: it could not be told.
+  if (exitCode === 2) return;
+  const found = exitCode === 0
+    ? `carries ${stdout.trim().replaceAll(/\s+/g, ", ") || "a signature"}`
+    : undefined;
+  throw new PreconditionError(
+    found === undefined
+      ? `what is on the destination ${place(path)} cannot be told (blkid failed)`
+      : `the destination ${place(path)} is not empty: it ${found}`,
+    { hint: "name another device, wipe it (wipefs -a), or overwrite it with --force" },
+  );
+}
+
+function freeBytesAt(folder: string): number {
+  const { bavail, bsize } = statfsSync(folder);
+  return bavail * bsize;
+}

@@ -1,0 +1,184 @@
+/**
+ * What the two roles can be asked. Every request is checked against its schema before anything is done. Pure.
+ *
+ * Requests to the source role begin with `source.`, those to the destination role with `destination.`.
+ */
+import * as v from "valibot";
+import { type EngineStatus, sourceExportSchema } from "../engine/mod.ts";
+
+/** Names a migration on every host: 8 letters and digits. */
+export const idSchema = v.pipe(v.string(), v.regex(/^[a-z0-9]{4,16}$/));
+const pathSchema = v.pipe(
+  v.string(),
+  v.minLength(1),
+  v.maxLength(4096),
+  v.check((path) => !path.includes("\0")),
+);
+const bytes = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const address = v.pipe(v.string(), v.ip());
+
+/** A disk on a host. */
+export const endpointSchema = v.object({ host: v.string(), path: v.string() });
+export type Endpoint = v.InferOutput<typeof endpointSchema>;
+
+export const handoffs = ["now", "manual", "command"] as const;
+
+/** What the migration was asked to do; kept with the destination, so that `resume` needs nothing else. */
+export const migrationOptionsSchema = v.object({
+  handoff: v.picklist(handoffs),
+  verify: v.boolean(),
+  holdCutover: v.boolean(),
+  /** The source belongs to another run of dlsm that only a ticket connects with this one. */
+  byTicket: v.boolean(),
+});
+export type MigrationOptions = v.InferOutput<typeof migrationOptionsSchema>;
+
+export const requests = {
+  "source.inspect": v.object({ path: pathSchema }),
+  "source.export": v.object({
+    id: idSchema,
+    path: pathSchema,
+    portal: v.object({ address, port: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65535)) }),
+    allow: address,
+    destination: v.nullable(endpointSchema),
+  }),
+  "source.ensure": v.object({ id: idSchema }),
+  "source.writers": v.object({ id: idSchema }),
+  "source.hash": v.object({
+    id: idSchema,
+    pieces: v.pipe(v.array(v.array(v.tuple([bytes, bytes]))), v.maxLength(256)),
+  }),
+  "source.release": v.object({ id: idSchema, force: v.boolean() }),
+  "source.list": v.object({}),
+
+  "destination.inspect": v.object({
+    path: pathSchema,
+    sizeBytes: bytes,
+    sourceBlockBytes: v.picklist([512, 4096]),
+    force: v.boolean(),
+  }),
+  "destination.attach": v.object({
+    id: idSchema,
+    path: pathSchema,
+    force: v.boolean(),
+    blockBytes: bytes,
+    activation: v.picklist(["explicit", "first-write"]),
+    bytesPerSecond: v.nullable(v.number()),
+    sourceTimeoutMs: v.nullable(v.number()),
+    source: endpointSchema,
+    options: migrationOptionsSchema,
+    export: sourceExportSchema,
+  }),
+  "destination.ensure": v.object({ id: idSchema, export: v.nullable(sourceExportSchema) }),
+  "destination.activate": v.object({ id: idSchema }),
+  "destination.pause": v.object({ id: idSchema }),
+  "destination.resume": v.object({ id: idSchema }),
+  "destination.limit": v.object({
+    id: idSchema,
+    bytesPerSecond: v.nullable(v.pipe(v.number(), v.minValue(1))),
+  }),
+  "destination.hashFetched": v.object({ id: idSchema, from: bytes }),
+  "destination.setVerified": v.object({ id: idSchema, result: v.picklist(["same", "different"]) }),
+  "destination.detachSource": v.object({ id: idSchema }),
+  "destination.setReleased": v.object({ id: idSchema }),
+  "destination.allowCutover": v.object({ id: idSchema, force: v.boolean() }),
+  "destination.finish": v.object({ id: idSchema }),
+  "destination.abort": v.object({ id: idSchema, force: v.boolean() }),
+  "destination.list": v.object({}),
+} as const;
+export type RequestName = keyof typeof requests;
+export type Request<Name extends RequestName> = v.InferOutput<(typeof requests)[Name]>;
+
+export interface InspectedSource {
+  readonly host: string;
+  /** Absolute, without symbolic links. */
+  readonly path: string;
+  /** Tells whether two paths are one disk of this host. */
+  readonly identity: string;
+  readonly isFile: boolean;
+  readonly sizeBytes: number;
+  readonly blockBytes: 512 | 4096;
+  readonly users: readonly DiskUser[];
+}
+
+/** Somebody who can write a disk. */
+export interface DiskUser {
+  /** "process": has it open for writing. "mount", "swap", "holder": the kernel uses it. */
+  readonly kind: "process" | "mount" | "swap" | "holder";
+  readonly pid: number | null;
+  /** The command, the mount point, the holder's name. */
+  readonly name: string;
+}
+
+export interface InspectedDestination {
+  readonly host: string;
+  readonly path: string;
+  /** Undefined if there is nothing there yet. */
+  readonly identity: string | null;
+  /** Free space of the file system for a file that is still to be made or filled; null for a device. */
+  readonly freeBytes: number | null;
+}
+
+export interface SourceEntry {
+  readonly id: string;
+  readonly createdAt: string;
+  readonly state: "exporting" | "exported" | "releasing";
+  readonly source: Endpoint;
+  readonly destination: Endpoint | null;
+  readonly sizeBytes: number;
+  readonly tgtdPid: number | null;
+  /** Set if the record cannot be read; then the other fields may be empty. */
+  readonly problem: string | null;
+}
+
+export interface DestinationEntry {
+  readonly id: string;
+  readonly createdAt: string;
+  readonly state: "attaching" | "attached" | "finishing" | "aborting";
+  readonly source: Endpoint;
+  readonly destination: Endpoint;
+  readonly options: MigrationOptions;
+  readonly sizeBytes: number;
+  readonly blockBytes: number;
+  /** The hand-off has happened. */
+  readonly isActivated: boolean;
+  readonly verified: "same" | "different" | null;
+  readonly isReleased: boolean;
+  readonly mayCutOver: boolean;
+  readonly nbdSocket: string;
+  /** Null if the engine does not run. */
+  readonly engine: EngineStatus | null;
+  /** Process that drives the migration to its end; null if none does. */
+  readonly driverPid: number | null;
+  readonly problem: string | null;
+}
+
+/** What each request is answered with. */
+export interface Replies {
+  "source.inspect": InspectedSource;
+  "source.export": v.InferOutput<typeof sourceExportSchema>;
+  "source.ensure": v.InferOutput<typeof sourceExportSchema>;
+  "source.writers": DiskUser[];
+  "source.hash": Uint8Array[];
+  "source.release": { readonly wasThere: boolean };
+  "source.list": SourceEntry[];
+  "destination.inspect": InspectedDestination;
+  "destination.attach": DestinationEntry;
+  "destination.ensure": DestinationEntry;
+  "destination.activate": EngineStatus;
+  "destination.pause": EngineStatus;
+  "destination.resume": EngineStatus;
+  "destination.limit": EngineStatus;
+  "destination.hashFetched": {
+    readonly pieces: { readonly extents: [number, number][]; readonly sha256: Uint8Array }[];
+    readonly next: number | null;
+  };
+  "destination.setVerified": null;
+  "destination.detachSource": EngineStatus;
+  "destination.setReleased": null;
+  "destination.allowCutover": EngineStatus | null;
+  /** The last status, or the number of clients that are still connected. */
+  "destination.finish": { readonly isDone: boolean; readonly status: EngineStatus | null };
+  "destination.abort": { readonly wasThere: boolean };
+  "destination.list": DestinationEntry[];
+}

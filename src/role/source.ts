@@ -1,0 +1,274 @@
+/**
+ * The source role: exports one disk per migration, read-only, and takes the export away again.
+ *
+ * Each change is in the journal before it is made; each request can be repeated.
+ */
+import { randomBytes } from "node:crypto";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import type { SourceExport } from "../engine/mod.ts";
+import { DlsmError, FailedError, LockedError, messageOf, PreconditionError } from "../lib/errors.ts";
+import { withLock } from "../lib/lock.ts";
+import { adoptDaemon, type Daemon, isTgtError, startDaemon } from "../node-iscsi-target/mod.ts";
+import { inspectSource, place } from "./disk-facts.ts";
+import { diskUsers } from "./disk-users.ts";
+import { hashExtents } from "./hash.ts";
+import {
+  listIds,
+  lockPath,
+  makeRoleFolders,
+  removeRoleFolders,
+  type RoleFolders,
+  roleFolders,
+} from "./layout.ts";
+import type { Replies, Request, SourceEntry } from "./messages.ts";
+import { sourceJournal, type SourceRecord } from "./source-journal.ts";
+
+const lockTimeoutMs = 60_000;
+
+export class SourceRole {
+  readonly #folders: RoleFolders;
+
+  constructor(folders: RoleFolders) {
+    this.#folders = folders;
+  }
+
+  inspect({ path }: Request<"source.inspect">): Replies["source.inspect"] {
+    const { direct: _direct, ...facts } = inspectSource(path);
+    return facts;
+  }
+
+  /** Sets up the export. All or nothing. */
+  export(request: Request<"source.export">): Promise<SourceExport> {
+    return this.#alone(async () => {
+      const disk = inspectSource(request.path);
+      this.#refuseSecond(disk.identity, disk.path);
+      const record: SourceRecord = {
+        id: request.id,
+        createdAt: new Date().toISOString(),
+        path: disk.path,
+        identity: disk.identity,
+        isFile: disk.isFile,
+        direct: disk.direct,
+        portal: request.portal,
+        allow: request.allow,
+        destination: request.destination,
+        state: "exporting",
+        export: {
+          address: request.portal.address,
+          // Until tgtd has said which one it is; a record in the state "exporting" is not used.
+          port: request.portal.port || 1,
+          targetName: `iqn.2026-01.local.dlsm:${request.id}.${randomBytes(12).toString("hex")}`,
+          serial: `dlsm-${request.id}`,
+          chap: { incoming: newCredentials(), outgoing: newCredentials() },
+          sizeBytes: disk.sizeBytes,
+          blockBytes: disk.blockBytes,
+          // tgt tells the holes of files only, and those are zero.
+          holesReadZero: disk.isFile,
+        },
+      };
+      makeRoleFolders(roleFolders(this.#folders, "source", request.id));
+      try {
+        this.#journal(request.id).write(record);
+        return await this.#serve(record);
+      } catch (error) {
+        await this.#takeAway(request.id);
+        throw error;
+      }
+    });
+  }
+
+  /** The export as it should be, set up again if tgtd is gone (killed, or the machine was restarted). */
+  ensure({ id }: Request<"source.ensure">): Promise<SourceExport> {
+    return this.#alone(async () => {
+      const record = this.#record(id);
+      if (record.state === "releasing") {
+        throw new PreconditionError(`the export of ${place(record.path)} (${id}) is being released`, {
+          hint: `finish that with dlsm release ${id}`,
+        });
+      }
+      const daemon = await this.#daemon(id);
+      if (record.state === "exported" && daemon !== undefined) {
+        const targets = await daemon.targets();
+        if (targets.some(({ name }) => name === record.export.targetName)) return record.export;
+      }
+      await daemon?.stop();
+      const disk = inspectSource(record.path);
+      if (disk.identity !== record.identity || disk.sizeBytes !== record.export.sizeBytes) {
+        throw new PreconditionError(`${place(record.path)} is no longer the disk that was exported`, {
+          hint: "bring the disk back to this path",
+        });
+      }
+      return await this.#serve(record);
+    });
+  }
+
+  /** Who can write the disk, tgtd itself left out. */
+  async writers({ id }: Request<"source.writers">): Promise<Replies["source.writers"]> {
+    const daemon = await this.#daemon(id);
+    return diskUsers(this.#record(id).path, daemon === undefined ? [] : [daemon.pid]);
+  }
+
+  async hash({ id, pieces }: Request<"source.hash">): Promise<Uint8Array[]> {
+    const record = this.#record(id);
+    return await hashExtents(record.path, record.export.sizeBytes, pieces);
+  }
+
+  /** Takes the export away; the disk stays. Refused while the destination is logged in, unless forced. */
+  release({ id, force }: Request<"source.release">): Promise<Replies["source.release"]> {
+    return this.#alone(async () => {
+      if (!listIds(this.#folders, "source").includes(id)) return { wasThere: false };
+      if (!force) await this.#refuseIfInUse(id);
+      const record = readOrUndefined(() => this.#journal(id).read());
+      if (record !== undefined) this.#journal(id).write({ ...record, state: "releasing" });
+      await this.#takeAway(id);
+      return { wasThere: true };
+    });
+  }
+
+  async list(): Promise<SourceEntry[]> {
+    const entries: SourceEntry[] = [];
+    for (const id of listIds(this.#folders, "source")) {
+      const tgtdPid = (await this.#daemon(id))?.pid ?? null;
+      try {
+        const { createdAt, state, path, destination, export: { sizeBytes } } = this.#record(id);
+        const source = { host: hostname(), path };
+        entries.push({ id, createdAt, state, source, destination, sizeBytes, tgtdPid, problem: null });
+      } catch (error) {
+        entries.push({
+          id,
+          createdAt: "",
+          state: "exporting",
+          source: { host: hostname(), path: "" },
+          destination: null,
+          sizeBytes: 0,
+          tgtdPid,
+          problem: describe(error),
+        });
+      }
+    }
+    return entries;
+  }
+
+  /** Starts tgtd and exports the record's disk; the record is complete afterwards. */
+  async #serve(record: SourceRecord): Promise<SourceExport> {
+    const exported: SourceExport = { ...record.export, port: await this.#listen(record) };
+    this.#journal(record.id).write({ ...record, state: "exported", export: exported });
+    return exported;
+  }
+
+  /** Back on the port that the destination knows, where it is still free. */
+  async #listen(record: SourceRecord): Promise<number> {
+    const { address, port } = record.portal;
+    const known = record.state === "exported" ? record.export.port : port;
+    try {
+      return await this.#start(record, address, known);
+    } catch (error) {
+      const mayMove = port === 0 && known !== 0 && isTgtError(error) && error.reason === "portInUse";
+      if (!mayMove) throw userError(error, record.path);
+      return await this.#start(record, address, 0).catch((second) => {
+        throw userError(second, record.path);
+      });
+    }
+  }
+
+  /** The port that it listens on. */
+  async #start(record: SourceRecord, address: string, port: number): Promise<number> {
+    const folders = roleFolders(this.#folders, "source", record.id);
+    makeRoleFolders(folders);
+    const daemon = await startDaemon({ folder: join(folders.run, "tgt"), portal: { address, port } });
+    const { targetName, serial, blockBytes, chap } = record.export;
+    const { path, allow, direct } = record;
+    try {
+      const { portal } = await daemon.exportDisk({
+        path,
+        targetName,
+        serial,
+        blockBytes,
+        allow,
+        chap,
+        direct,
+      });
+      return portal.port;
+    } catch (error) {
+      await daemon.stop();
+      throw error;
+    }
+  }
+
+  async #takeAway(id: string): Promise<void> {
+    await (await this.#daemon(id))?.stop();
+    removeRoleFolders(this.#folders, "source", id);
+  }
+
+  #refuseSecond(identity: string, path: string): void {
+    for (const id of listIds(this.#folders, "source")) {
+      const record = readOrUndefined(() => this.#journal(id).read());
+      if (record?.identity !== identity) continue;
+      throw new LockedError(`${place(path)} is already being migrated (${id})`, {
+        hint: `see dlsm status ${id}; end it with dlsm abort ${id}, or dlsm release ${id}`,
+      });
+    }
+  }
+
+  async #refuseIfInUse(id: string): Promise<void> {
+    const daemon = await this.#daemon(id);
+    if (daemon === undefined) return;
+    for (const { tid } of await daemon.targets()) {
+      if ((await daemon.connections(tid)).length === 0) continue;
+      throw new PreconditionError(`the destination is still logged in to ${id}`, {
+        hint: "it logs out when it has all blocks; --force takes the export away all the same",
+      });
+    }
+  }
+
+  #record(id: string): SourceRecord {
+    const record = listIds(this.#folders, "source").includes(id) ? this.#journal(id).read() : undefined;
+    if (record === undefined) throw unknownId(id);
+    return record;
+  }
+
+  #journal(id: string) {
+    return sourceJournal(roleFolders(this.#folders, "source", id).state);
+  }
+
+  #daemon(id: string): Promise<Daemon | undefined> {
+    return adoptDaemon(join(roleFolders(this.#folders, "source", id).run, "tgt"));
+  }
+
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    return withLock(lockPath(this.#folders), lockTimeoutMs, `another dlsm is busy on ${hostname()}`, work);
+  }
+}
+
+export function unknownId(id: string): PreconditionError {
+  return new PreconditionError(`there is no migration ${id} on ${hostname()}`, {
+    hint: "dlsm status lists them",
+  });
+}
+
+/** CHAP secrets: 16 bytes of randomness, as text that every target takes. */
+function newCredentials() {
+  return { user: `u${randomBytes(6).toString("hex")}`, secret: randomBytes(16).toString("hex") };
+}
+
+function userError(error: unknown, path: string): unknown {
+  if (!isTgtError(error)) return error;
+  const message = `cannot export ${place(path)}: ${error.message}`;
+  const isOurs = error.reason === "badReply" || error.reason === "startFailed" || error.reason === "timeout";
+  const details = { hint: error.hint, cause: error };
+  return isOurs ? new FailedError(message, details) : new PreconditionError(message, details);
+}
+
+function readOrUndefined<T>(read: () => T | undefined): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}
+
+export function describe(error: unknown): string {
+  const hint = error instanceof DlsmError && error.hint !== undefined ? `: ${error.hint}` : "";
+  return messageOf(error) + hint;
+}
