@@ -27,9 +27,9 @@ export interface LinkOptions {
   readonly maxFrameBytes?: number;
   /** Calls in flight that the server accepts, and that the client sends at most; default 32. */
   readonly maxCalls?: number;
-  /** How often a beat is sent; default 5000. After `silentBeats` of these without a byte the peer is dead. */
+  /** How often a beat is sent; default 5000. */
   readonly heartbeatMs?: number;
-  /** Default 4. */
+  /** The peer is dead after so many beats (of the slower side) without a byte; default 4. */
   readonly silentBeats?: number;
   /** How long the other side may take to say its first line; default 30,000. */
   readonly handshakeTimeoutMs?: number;
@@ -54,7 +54,8 @@ export class Link {
   readonly #stream: Duplex;
   readonly #events: LinkEvents;
   readonly #decoder: FrameDecoder;
-  readonly #silentBeats: number;
+  readonly #heartbeatMs: number;
+  #silentBeats: number;
   readonly #handshakeTimer: ReturnType<typeof setTimeout>;
   readonly #beatTimer: ReturnType<typeof setInterval>;
   #beatsSinceHeard = 0;
@@ -73,6 +74,7 @@ export class Link {
     } = options;
     this.#stream = stream;
     this.#events = events;
+    this.#heartbeatMs = heartbeatMs;
     this.#silentBeats = silentBeats;
     this.#decoder = new FrameDecoder({
       onBanner: (banner) => this.#greeted(banner),
@@ -88,7 +90,11 @@ export class Link {
     stream.on("end", () => this.#ended());
     stream.on("close", () => this.#ended());
     stream.on("error", (error: Error) => this.#broken(error));
-    const capabilities = [`max-frame=${maxFrameBytes}`, `max-calls=${maxCalls}`];
+    const capabilities = [
+      `max-frame=${maxFrameBytes}`,
+      `max-calls=${maxCalls}`,
+      `beat-ms=${heartbeatMs}`,
+    ];
     this.#write(encodeBanner({ version: protocolVersion, capabilities }));
   }
 
@@ -162,6 +168,9 @@ export class Link {
     clearTimeout(this.#handshakeTimer);
     this.#isReady = true;
     this.#peerMaxFrameBytes = numericCapability(banner, "max-frame") ?? defaultMaxFrameBytes;
+    // A peer that beats more rarely than we do is not dead earlier.
+    const peerHeartbeatMs = numericCapability(banner, "beat-ms") ?? this.#heartbeatMs;
+    this.#silentBeats *= Math.max(1, Math.ceil(peerHeartbeatMs / this.#heartbeatMs));
     this.#events.onReady(banner);
   }
 

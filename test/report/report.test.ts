@@ -90,8 +90,7 @@ const test = suite("report");
 test("text without a terminal: messages on stderr, results on stdout, no colour and no progress", () => {
   const { out, err, reporter } = recorded(false);
   reporter.message("info", "starts with `odd` _names_ of %s and %d");
-  reporter.message("info", "same");
-  reporter.message("info", "same");
+  for (let count = 0; count < 20; count++) reporter.message("info", "same");
   reporter.message("debug", "not shown");
   reporter.progress(status);
   reporter.message("warn", "careful");
@@ -100,7 +99,7 @@ test("text without a terminal: messages on stderr, results on stdout, no colour 
   assert.is(out.text, "moved 5 GiB\nin 3 s\n");
   assert.is(
     err.text,
-    "starts with `odd` _names_ of %s and %d\nsame\nsame\nwarning: careful\ndone: all of it\n",
+    "starts with `odd` _names_ of %s and %d\n" + "same\n".repeat(20) + "warning: careful\ndone: all of it\n",
   );
 });
 
@@ -276,6 +275,18 @@ test("RateEstimator follows a change, falls to zero, and starts anew when the co
   assert.is(rate.bytesPerSecond, 0);
   rate.add(62_000, 5000);
   assert.is(Math.round(rate.bytesPerSecond), 5000);
+});
+
+test("RateEstimator weighs by time, not by how often it is fed", () => {
+  const rateOf = (times: readonly number[]) => {
+    const rate = new RateEstimator(1000);
+    // 1 byte/ms for a second, then 5.
+    for (const timeMs of times) rate.add(timeMs, timeMs <= 1000 ? timeMs : 1000 + (timeMs - 1000) * 5);
+    return rate.bytesPerSecond;
+  };
+  const rarely = rateOf([0, 1000, 2000]);
+  const often = rateOf([0, 1000, ...Array.from({ length: 100 }, (_, index) => 1010 + index * 10)]);
+  assert.ok(Math.abs(rarely - often) < 1e-6, `${rarely} and ${often}`);
 });
 
 test("etaSeconds() is null when nothing moves, 0 when nothing is left", () => {

@@ -10,7 +10,7 @@ const handlers: Handlers = {
 
 const [path] = process.argv.slice(2);
 if (path === undefined) {
-  await serve(joinStreams(process.stdin, process.stdout), handlers).closed;
+  await serve(joinStreams(process.stdin, process.stdout), handlers, { heartbeatMs: 20 }).closed;
 } else {
   await listenUnix(path, handlers);
   console.log("ready");

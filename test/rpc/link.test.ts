@@ -90,7 +90,7 @@ test("connect() of another version says which, and how to mend it", async () => 
   assert.match(error.message, /version 7, this one 1/);
   assert.match(error.hint!, "same version of dlsm on both hosts");
   await peer.ended.promise;
-  assert.match(peer.firstLine, /^1 max-frame=\d+ max-calls=\d+$/);
+  assert.match(peer.firstLine, /^1 max-frame=\d+ max-calls=\d+ beat-ms=\d+$/);
 });
 
 test("connect() of something else shows what it said", async () => {
@@ -158,6 +158,17 @@ test("a peer that only sends beats is alive", async () => {
   }
   peer.message({ type: "result", id: 0, value: "at last" });
   assert.is(await call, "at last");
+  client.close();
+});
+
+test("a peer that beats more rarely than we do is waited for accordingly", async () => {
+  const { peer, here } = scriptedServer();
+  peer.text("dlsm-rpc 1 beat-ms=200\n");
+  const client = await RpcClient.connect(here, { heartbeatMs: 5, silentBeats: 2 });
+  const call = client.call("slow");
+  await peer.hears("beat", 30);
+  peer.message({ type: "result", id: 0, value: "in time" });
+  assert.is(await call, "in time");
   client.close();
 });
 

@@ -131,6 +131,20 @@ test("joinStreams() carries calls to a child and back, and its death is the end"
   await end;
 });
 
+test("a child that is stopped, not dead, is noticed", async () => {
+  const child = startChild();
+  const end = exited(child);
+  const stream = joinStreams(child.stdout!, child.stdin!);
+  const client = await RpcClient.connect(stream, { heartbeatMs: 100, silentBeats: 5 });
+  assert.is(await client.call("pid"), child.pid);
+  // Not child.kill(): under Deno it takes every signal for the end and closes the pipe.
+  process.kill(child.pid!, "SIGSTOP");
+  const error = await rejection(client.call("wait"), RpcClosedError);
+  assert.match(error.message, "silent");
+  child.kill("SIGKILL");
+  await end;
+});
+
 test("close() of the client lets a serving child end by itself", async () => {
   const child = startChild();
   const end = exited(child);
