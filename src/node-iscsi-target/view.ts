@@ -16,12 +16,11 @@
  * ended, however it ended. While tgtd runs, unlinking the name takes the mount on it away.
  */
 import { execa } from "execa";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describePath, deviceNumbers, type Disk } from "./disk.ts";
 import { TgtError } from "./errors.ts";
-import { parseMountinfo, readOnlyOptions } from "./mountinfo.ts";
 import { accessModes } from "./process.ts";
 import { environment, findProgram } from "./programs.ts";
 
@@ -116,8 +115,8 @@ export async function makeView(viewer: Viewer, id: number, disk: Disk): Promise<
   try {
     if (viewer.namespace !== "none" && disk.stats.isFile()) return await mountFile(viewer, id, disk);
     if (viewer.namespace === "root" && disk.stats.isBlockDevice()) return await makeNode(viewer, id, disk);
-  } catch (error) {
-    if (!(error instanceof TgtError)) throw error;
+  } catch {
+    // Not here, for whatever reason; the caller learns it from the kind.
     await removeView(viewer, id);
   }
   await symlink(disk.path, join(viewer.folder, disksName, String(id)));
@@ -128,7 +127,7 @@ export async function removeView(viewer: Viewer, id: number): Promise<void> {
   await rm(join(viewer.folder, disksName, String(id)), { force: true });
   if (viewer.namespace !== "root") return;
   // The nodes are on a file system that only the namespace has.
-  await rm(`/proc/${viewer.pid}/root${viewer.folder}/${nodesName}/${id}`, { force: true }).catch(() => {});
+  await rm(seenBy(viewer, join(viewer.folder, nodesName, String(id))), { force: true }).catch(() => {});
 }
 
 async function mountFile(viewer: Viewer, id: number, disk: Disk): Promise<View> {
@@ -143,43 +142,27 @@ async function mountFile(viewer: Viewer, id: number, disk: Disk): Promise<View> 
   } finally {
     await rm(source, { force: true });
   }
-  const mount = mountsOf(viewer).findLast((each) => each.mountPoint === mountPoint);
-  if (mount === undefined) {
-    throw new TgtError("badReply", `the mount of ${describePath(disk.path)} is not there`);
-  }
-  await runInside(viewer, ["mount", "--no-mtab", "-o", readOnlyOptions(mount), mountPoint]);
+  // In two steps: in one, mount(8) would take nosuid and the like away, which a user namespace may not.
+  await runInside(viewer, ["mount", "--no-mtab", "-o", "remount,bind,ro", mountPoint]);
   return { kind: "mount", path };
 }
 
 async function makeNode(viewer: Viewer, id: number, disk: Disk): Promise<View> {
   const folder = join(viewer.folder, nodesName);
-  if (!mountsOf(viewer).some((mount) => mount.mountPoint === folder)) {
+  if (statSync(folder).dev === statSync(seenBy(viewer, folder)).dev) {
     // The folder's own file system may be mounted nodev, as /run is.
-    await runInside(viewer, [
-      "mount",
-      "--no-mtab",
-      "-t",
-      "tmpfs",
-      "-o",
-      "mode=0700,size=64k",
-      "tmpfs",
-      folder,
-    ]);
+    const options = ["-t", "tmpfs", "-o", "mode=0700,size=64k"];
+    await runInside(viewer, ["mount", "--no-mtab", ...options, "tmpfs", folder]);
   }
   const { major, minor } = deviceNumbers(disk.stats.rdev);
-  await runInside(viewer, [
-    "mknod",
-    "--mode=0400",
-    join(folder, String(id)),
-    "b",
-    String(major),
-    String(minor),
-  ]);
+  const numbers = [String(major), String(minor)];
+  await runInside(viewer, ["mknod", "--mode=0400", join(folder, String(id)), "b", ...numbers]);
   return { kind: "node", path: `${nodesName}/${id}` };
 }
 
-function mountsOf(viewer: Viewer) {
-  return parseMountinfo(readFileSync(`/proc/${viewer.pid}/mountinfo`, "utf8"));
+/** Where this process sees what the viewer sees at `path`. */
+function seenBy(viewer: Viewer, path: string): string {
+  return `/proc/${viewer.pid}/root${path}`;
 }
 
 async function runInside(viewer: Viewer, command: readonly string[]): Promise<void> {

@@ -201,13 +201,16 @@ real("the daemon outlives its starter, and is adopted", async () => {
   const folder = join(tempFolder("tgt"), "d");
   const helper = join(import.meta.dirname!, "start-and-leave.ts");
   const { stdout } = await execa(process.execPath, [...runtimeArguments, helper, folder]);
-  const daemon = await adoptDaemon(folder);
-  assert.is(String(daemon?.pid), stdout.trim());
-  assert.is(daemon!.isAlive(), true);
-  assert.is((await daemon!.portals()).length, 1);
-  const exported = await daemon!.exportDisk(exportOptions(makeImage(join(folder, ".."))));
-  assert.is(exported.openedReadOnly, hasNamespace);
-  await daemon!.stop();
+  const daemon = (await adoptDaemon(folder))!;
+  try {
+    assert.is(String(daemon.pid), stdout.trim());
+    assert.is(daemon.isAlive(), true);
+    assert.is((await daemon.portals()).length, 1);
+    const exported = await daemon.exportDisk(exportOptions(makeImage(join(folder, ".."))));
+    assert.is(exported.openedReadOnly, hasNamespace);
+  } finally {
+    await daemon.stop();
+  }
   assert.is(existsSync(folder), false);
 });
 

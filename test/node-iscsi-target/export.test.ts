@@ -407,7 +407,7 @@ real("control: typed errors of the single calls", async () => {
 withLoop("exportDisk: a block device, and one with blocks of 4096 bytes", async () => {
   await withDaemon(async (daemon, folder) => {
     const path = makeImage(folder, "disk.img", "device") as string;
-    for (const [number, blockBytes] of [512, 4096].entries()) {
+    for (const blockBytes of [512, 4096]) {
       const { stdout } = await execa("losetup", [
         "--find",
         "--show",
@@ -429,13 +429,9 @@ withLoop("exportDisk: a block device, and one with blocks of 4096 bytes", async 
         assert.is((await probe.read(0, 1, blockBytes)).compare(Buffer.alloc(blockBytes, "device")), 0);
         probe.close();
         await daemon.removeTarget(exported.tid);
-        assert.is(
-          number === 1 ? await reasonOf(daemon.exportDisk({ ...options, blockBytes: 512 })) : "",
-          [
-            "",
-            "badDisk",
-          ][number],
-        );
+        if (blockBytes === 4096) {
+          assert.is(await reasonOf(daemon.exportDisk({ ...options, blockBytes: 512 })), "badDisk");
+        }
       } finally {
         await execa("losetup", ["--detach", device]);
       }
@@ -444,49 +440,56 @@ withLoop("exportDisk: a block device, and one with blocks of 4096 bytes", async 
   });
 });
 
-asNobody("exportDisk: without root, and for a disk that the user may only read", async () => {
-  const folder = tempFolder("tgt");
-  const nobody = 65534;
-  const dropped = ["--reuid", String(nobody), "--regid", String(nobody), "--clear-groups"];
-  const runtimeArguments = isDeno ? ["run", "-A"] : ["--disable-warning=ExperimentalWarning"];
-  const helper = join(import.meta.dirname!, "unprivileged.ts");
-  const reach = await execa("setpriv", [...dropped, process.execPath, "--version"], { reject: false });
-  const readable = await execa("setpriv", [...dropped, "cat", helper], { reject: false });
-  if (reach.exitCode !== 0 || readable.exitCode !== 0) {
+const nobody = 65534;
+const dropped = ["--reuid", String(nobody), "--regid", String(nobody), "--clear-groups"];
+const helper = join(import.meta.dirname!, "unprivileged.ts");
+const helperArguments = [...(isDeno ? ["run", "-A"] : ["--disable-warning=ExperimentalWarning"]), helper];
+
+/** Whether another user may run what this checkout holds. */
+async function isOpenToOthers(): Promise<boolean> {
+  for (const command of [[process.execPath, "--version"], ["cat", helper]]) {
+    const { exitCode } = await execa("setpriv", [...dropped, ...command], { reject: false });
+    if (exitCode !== 0) return false;
+  }
+  return true;
+}
+
+asNobody("exportDisk: without root, also for a disk that the user may only read, or not at all", async () => {
+  if (!await isOpenToOthers()) {
     console.log("SKIPPED exportDisk without root: this checkout is closed to other users");
     return;
   }
-  chmodSync(folder, 0o755);
-  mkdirSync(join(folder, "own"));
-  chownSync(join(folder, "own"), nobody, nobody);
-  const disks = [makeImage(folder, "of-root.img"), makeImage(join(folder, "own"), "own.img")] as string[];
-  chownSync(disks[1]!, nobody, nobody);
-  for (const path of disks) {
-    chmodSync(path, 0o644);
-    const argv = [...dropped, process.execPath, ...runtimeArguments, helper, join(folder, "own", "d"), path];
-    const { stdout } = await execa("setpriv", argv, { env: { HOME: folder, DENO_DIR: join(folder, "own") } });
-    const result = JSON.parse(stdout);
-    assert.is(result.data, "data");
-    assert.equal(result.views, []);
-    assert.is(result.openedReadOnly, result.hasNamespace || path === disks[0]);
-    assert.is(result.view, result.hasNamespace ? "mount" : "link");
-    assert.is(existsSync(join(folder, "own", "d")), false);
+  const folder = tempFolder("tgt");
+  // A user namespace may not take nosuid and nodev away from what it mounts.
+  await execa("mount", ["-t", "tmpfs", "-o", "size=4m,mode=0755,nosuid,nodev", "none", folder]);
+  const own = join(folder, "own");
+  mkdirSync(own);
+  chownSync(own, nobody, nobody);
+  const cache = tempFolder("deno");
+  chownSync(cache, nobody, nobody);
+  const run = (path: string) => {
+    const argv = [...dropped, process.execPath, ...helperArguments, join(own, "d"), path];
+    return execa("setpriv", argv, { reject: false, env: { HOME: cache, DENO_DIR: cache } });
+  };
+  try {
+    const disks = [makeImage(folder, "of-root.img"), makeImage(own, "own.img")] as string[];
+    chownSync(disks[1]!, nobody, nobody);
+    for (const path of disks) {
+      chmodSync(path, 0o644);
+      const { stdout, stderr } = await run(path);
+      assert.is(stderr, "");
+      const result = JSON.parse(stdout);
+      assert.is(result.data, "data");
+      assert.equal(result.views, []);
+      assert.is(result.openedReadOnly, result.hasNamespace || path === disks[0]);
+      assert.is(result.view, result.hasNamespace ? "mount" : "link");
+      assert.is(existsSync(join(own, "d")), false);
+    }
+    chmodSync(disks[0]!, 0o600);
+    assert.match((await run(disks[0]!)).stderr, /Permission denied/);
+  } finally {
+    await execa("umount", [folder]);
   }
-  // A disk that the user may not read at all.
-  chmodSync(disks[0]!, 0o600);
-  const argv = [
-    ...dropped,
-    process.execPath,
-    ...runtimeArguments,
-    helper,
-    join(folder, "own", "d"),
-    disks[0]!,
-  ];
-  const failed = await execa("setpriv", argv, {
-    reject: false,
-    env: { HOME: folder, DENO_DIR: join(folder, "own") },
-  });
-  assert.match(failed.stderr, /Permission denied/);
 });
 
 real("exportDisk: a disk that changes its size meanwhile is refused", async () => {
