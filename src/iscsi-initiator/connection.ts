@@ -270,7 +270,9 @@ export class Connection {
     if (!task.isAbandoned) this.#finish(task, task.outcome(header, senseData));
   }
 
+  /** Hands the task back; nothing is stored for it any more. */
   #finish(task: Task, error: IscsiError | undefined): void {
+    if (this.#receiving === task) this.#wire.skipData();
     this.#owner.onTaskDone(task, error?.at(this.#place));
   }
 
@@ -348,18 +350,17 @@ export class Connection {
   }
 
   #overdueTask(nowMs: number): IscsiError | undefined {
-    const [first] = this.#tasks;
-    if (first === undefined || nowMs < first[1].deadlineMs) return undefined;
-    const [tag, task] = first;
-    const error = new TaskTimeoutError(
-      `${task.command.name} was not done within ${this.#settings.taskTimeoutMs} ms`,
-    );
-    if (this.#settings.onTaskTimeout === "fail" && !task.isAbandoned) {
+    const { onTaskTimeout, taskTimeoutMs } = this.#settings;
+    let first: TaskTimeoutError | undefined;
+    for (const [tag, task] of this.#tasks) {
+      if (nowMs < task.deadlineMs) break;
+      const error = new TaskTimeoutError(`${task.command.name} was not done within ${taskTimeoutMs} ms`);
+      first ??= error;
+      if (onTaskTimeout === "reissue") break;
       this.#tasks.delete(tag);
-      this.abandon(task);
-      this.#finish(task, error);
+      if (!task.isAbandoned) this.#finish(task, error);
     }
-    return error;
+    return first;
   }
 
   /** A target that takes no command for as long as one may last is of no use. */

@@ -12,7 +12,7 @@ type Rule =
   /** Booleans: "and" is Yes only if both say Yes, "or" is Yes if one does. */
   | { readonly kind: "and" | "or" }
   /** Each side states its own; there is no answer. */
-  | { readonly kind: "declared" };
+  | { readonly kind: "declared"; readonly from?: number; readonly to?: number };
 
 const lengths = { from: 512, to: 0xffffff };
 
@@ -30,7 +30,7 @@ const rules = new Map<string, Rule>([
   ["DataPDUInOrder", { kind: "or" }],
   ["DataSequenceInOrder", { kind: "or" }],
   ["ErrorRecoveryLevel", { kind: "min", from: 0, to: 2 }],
-  ["MaxRecvDataSegmentLength", { kind: "declared" }],
+  ["MaxRecvDataSegmentLength", { kind: "declared", ...lengths }],
   ["TargetPortalGroupTag", { kind: "declared" }],
   ["TargetAlias", { kind: "declared" }],
   ["TargetAddress", { kind: "declared" }],
@@ -45,8 +45,6 @@ export interface OperationalWishes {
 export interface OperationalTerms {
   readonly headerDigest: boolean;
   readonly dataDigest: boolean;
-  /** What the target takes in one data segment. */
-  readonly targetMaxRecvDataSegmentLength: number;
 }
 
 /** Offers the initiator's values and keeps what they became; one object per login. */
@@ -88,6 +86,10 @@ export class OperationalKeys {
     if (rule === undefined) return value === "NotUnderstood" ? undefined : "NotUnderstood";
     if (this.#results.has(key)) throw new ProtocolError(`the target negotiated ${key} twice`);
     if (rule.kind === "declared") {
+      const { from, to } = rule;
+      if (from !== undefined && to !== undefined && parseNumber(value, from, to) === undefined) {
+        throw badValue(key);
+      }
       this.#results.set(key, value);
       return undefined;
     }
@@ -107,13 +109,9 @@ export class OperationalKeys {
   }
 
   get terms(): OperationalTerms {
-    const declared = this.#results.get("MaxRecvDataSegmentLength");
-    const targetBytes = declared === undefined ? 8192 : parseNumber(declared, lengths.from, lengths.to);
-    if (targetBytes === undefined) throw badValue("MaxRecvDataSegmentLength");
     return {
       headerDigest: this.#results.get("HeaderDigest") === "CRC32C",
       dataDigest: this.#results.get("DataDigest") === "CRC32C",
-      targetMaxRecvDataSegmentLength: targetBytes,
     };
   }
 }

@@ -47,7 +47,10 @@ export interface InitiatorOptions {
   readonly maxQueuedRequests?: number;
   /** From the start of connecting to the full-feature phase, redirects included. Default 15 s. */
   readonly loginTimeoutMs?: number;
-  /** For one command on one connection; over it the connection is dropped. Default 30 s. */
+  /**
+   * For one command on one connection, the time that it waits in the target behind others included; over it
+   * the connection is dropped. Allow for `maxTasks` reads on a slow link. Default 30 s.
+   */
   readonly taskTimeoutMs?: number;
   /** What becomes of the command that was over its time. Default "reissue". */
   readonly onTaskTimeout?: "reissue" | "fail";

@@ -186,8 +186,6 @@ export class Header {
   }
 }
 
-/** F of a Data-In. */
-export const finalFlag = 0x80;
 /** S of a Data-In: status and residual are valid. */
 export const statusFlag = 0x01;
 /** O and U of a SCSI Response or a Data-In with S. */

@@ -138,7 +138,7 @@ export class Session {
    * it with `ScsiError`.
    */
   async lbaStatus(offsetBytes: number, allocationBytes = 1 << 20): Promise<scsi.LbaExtent[]> {
-    const { blockBytes, sizeBytes } = this.#checkUse(offsetBytes, 0);
+    const { blockBytes, sizeBytes } = this.#checkUse(offsetBytes, this.identity.blockBytes);
     if (!Number.isInteger(allocationBytes) || allocationBytes < 24 || allocationBytes > 1 << 24) {
       throw new RangeError(`an allocation of ${allocationBytes} bytes: 24 bytes to 16 MiB are possible`);
     }
@@ -177,11 +177,13 @@ export class Session {
   /** Rejects what is pending with `SessionClosedError`, logs out if it can, and closes. Can be repeated. */
   close(): Promise<void> {
     if (this.#closing !== undefined) return this.#closing.done;
-    if (this.#state === "closed") return Promise.resolve();
+    if (this.#state === "closed" && this.#connection === undefined) return Promise.resolve();
     let finish = () => {};
     const done = new Promise<void>((resolve) => finish = resolve);
     this.#closing = { done, finish };
-    this.#end(new SessionClosedError("the session was closed").at(this.#place));
+    if (this.#endError === undefined) {
+      this.#end(new SessionClosedError("the session was closed").at(this.#place));
+    }
     if (this.#connection === undefined) finish();
     return done;
   }
