@@ -10,7 +10,7 @@ export const maxSocketPathBytes = 107;
 
 /** Throws `PreconditionError` for a path that no unix socket can have. */
 export function checkSocketPath(path: string): void {
-  // A longer path is silently cut by some runtimes: the server would listen on another file.
+  // Node would only say EINVAL.
   const lengthBytes = Buffer.byteLength(path);
   if (lengthBytes > maxSocketPathBytes) {
     throw new PreconditionError(

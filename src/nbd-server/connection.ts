@@ -74,7 +74,7 @@ export class Connection {
     );
     socket.on("data", (chunk: Buffer) => this.#onData(chunk));
     socket.on("end", () => this.#onEnd());
-    // What went wrong with a socket is the client's to know; "close" follows.
+    // A client that vanished is nothing to report; "close" follows.
     socket.on("error", () => {});
     socket.on("close", () => this.#onClose());
     socket.write(this.#handshake.greeting());
@@ -140,6 +140,7 @@ export class Connection {
         this.#socket.write(answer, () => this.#socket.resume());
         return;
       case "close":
+        this.#phase = "closed";
         this.#socket.end(answer, () => this.drop());
         return;
       case "drop":
@@ -232,7 +233,10 @@ export class Connection {
     const last = parts.length - 1;
     this.#socket.cork();
     for (let index = 0; index < last; index++) this.#socket.write(parts[index]);
-    this.#socket.write(parts[last], () => this.#onTaken(requests, bytes));
+    this.#socket.write(parts[last], (error) => {
+      if (error) this.drop();
+      else this.#onTaken(requests, bytes);
+    });
     this.#socket.uncork();
   };
 

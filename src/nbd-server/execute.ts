@@ -115,11 +115,12 @@ function extentLimit(request: Request): number {
   return (request.flags & commandFlag.reqOne) !== 0 ? 1 : maxExtents;
 }
 
-/** A reply with an empty extent, or with more than was asked for, would make the client drop us. */
+/** Empty extents, or more than was asked for, would make the client drop us. */
 function areValid(extents: readonly Extent[], request: Request): boolean {
   let total = 0;
-  for (const { lengthBytes } of extents) {
+  for (const { lengthBytes, flags } of extents) {
     if (!Number.isInteger(lengthBytes) || lengthBytes <= 0) return false;
+    if (!Number.isInteger(flags) || flags < 0 || flags > 0xffffffff) return false;
     total += lengthBytes;
   }
   return total > 0 && total <= request.length && extents.length <= extentLimit(request);

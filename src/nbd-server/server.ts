@@ -87,7 +87,8 @@ export class NbdServer {
 
   /**
    * Listens on `socketPath`, mode 0600. The file of a server that is gone is replaced.
-   * Throws `PreconditionError` if the path is too long, is not a socket, or belongs to a live server.
+   * Throws `LockedError` if a live server listens there, `PreconditionError` if the path is too long, is
+   * something else than a socket, or cannot be made.
    */
   async listen(socketPath: string): Promise<void> {
     if (this.#listening !== undefined) throw new Error("listen: already listening");

@@ -200,11 +200,15 @@ test("a device that breaks its contract is EIO and reported, and the stream stay
     device.blockStatus = () => Promise.resolve([{ lengthBytes, flags: 0 }]);
     assert.is((await mapped.request({ type: command.blockStatus, length: 4096 })).error, nbdError.EIO);
   }
+  for (const flags of [-1, 2 ** 32, NaN]) {
+    device.blockStatus = () => Promise.resolve([{ lengthBytes: 4096, flags }]);
+    assert.is((await mapped.request({ type: command.blockStatus, length: 4096 })).error, nbdError.EIO);
+  }
   device.blockStatus = () => Promise.resolve([]);
   assert.is((await mapped.request({ type: command.blockStatus, length: 4096 })).error, nbdError.EIO);
   device.read = whole;
   assert.is((await client.request({ type: command.read, length: 4096 })).error, 0);
-  assert.is(errors.length, 6);
+  assert.is(errors.length, 9);
   mapped.close();
 });
 
