@@ -1,21 +1,75 @@
-/** What the map on disk tells of a volume whose engine does not run. */
-import { closeSync, existsSync } from "node:fs";
+/** What the maps on disk tell of a volume whose engine does not run. Nothing is changed. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { bootId } from "../lib/process-id.ts";
 import { engineFiles } from "./config.ts";
 import type { EngineFolders } from "./engine.ts";
+import { blockCountOf, indexOffset, pageCountOf, pageOffset } from "./map-layout.ts";
+import { type MapFile, openMapFile } from "./map-file.ts";
+import { indexBits, pageWords, ResidencyMap, validIndexBits } from "./residency.ts";
 import { readHeader } from "./residency-store.ts";
-import { openMapFile } from "./map-file.ts";
+
+export interface StoredStatus {
+  readonly activated: boolean;
+  readonly residentBytes: number;
+  readonly writtenBytes: number;
+}
 
 /** Undefined if there is no map, or none that can be used. */
-export function readStoredStatus(folders: EngineFolders): { readonly activated: boolean } | undefined {
-  const path = `${folders.state}/${engineFiles.map}`;
+export function readStoredStatus(folders: EngineFolders): StoredStatus | undefined {
+  const durable = read(join(folders.state, engineFiles.map), () => true);
+  const live = read(join(folders.run, engineFiles.liveMap), (boot) => boot === bootId());
+  // The live map knows more, except for pages that are only in the durable one.
+  if (durable === undefined || live === undefined) return durable;
+  return {
+    activated: durable.activated || live.activated,
+    residentBytes: Math.max(durable.residentBytes, live.residentBytes),
+    writtenBytes: Math.max(durable.writtenBytes, live.writtenBytes),
+  };
+}
+
+function read(path: string, isCurrent: (bootId: string) => boolean): StoredStatus | undefined {
   if (!existsSync(path)) return undefined;
   const file = openMapFile(path);
   try {
     const header = readHeader(file);
-    return header === undefined ? undefined : { activated: header.activated };
+    if (header === undefined || !isCurrent(header.bootId)) return undefined;
+    const map = readMap(file, header);
+    const bytes = (blocks: number) => Math.min(header.sizeBytes, blocks * header.blockBytes);
+    const { residentCount, writtenCount } = map;
+    return {
+      activated: header.activated,
+      residentBytes: bytes(residentCount),
+      writtenBytes: bytes(writtenCount),
+    };
   } catch {
     return undefined;
   } finally {
-    closeSync(file.descriptor);
+    file.close();
   }
+}
+
+function readMap(
+  file: MapFile,
+  geometry: { readonly sizeBytes: number; readonly blockBytes: number },
+): ResidencyMap {
+  const index = new Uint8Array(pageCountOf(geometry));
+  file.read(indexOffset, index);
+  const unused = () => {
+    throw new Error("a stored map is only read");
+  };
+  const map = new ResidencyMap(
+    blockCountOf(geometry),
+    { pageChanged: unused, indexChanged: unused },
+    (page) => {
+      const words = new Uint32Array(pageWords);
+      file.read(pageOffset(geometry, page), new Uint8Array(words.buffer));
+      return words;
+    },
+    index.map((bits) => bits & validIndexBits),
+  );
+  for (let page = 0; page < index.length; page++) {
+    if (index[page] & (indexBits.hasPage | indexBits.crossed | indexBits.written)) map.recount(page);
+  }
+  return map;
 }

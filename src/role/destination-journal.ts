@@ -1,25 +1,22 @@
 /** What the destination role remembers of a migration. */
 import * as v from "valibot";
 import { Journal } from "../lib/journal.ts";
-import { endpointSchema, idSchema, migrationOptionsSchema } from "./messages.ts";
+import { planSchema } from "./messages.ts";
 
 const destinationRecordSchema = v.object({
-  id: idSchema,
   createdAt: v.string(),
-  source: endpointSchema,
+  plan: planSchema,
+  /** Absolute, without symbolic links. */
   path: v.string(),
   /** Device and inode; "" until the file is there. */
   identity: v.string(),
-  sizeBytes: v.number(),
-  blockBytes: v.number(),
   /** What the local disk was: nothing (made here), an empty file, or a disk with content. */
   origin: v.picklist(["made", "empty", "existing"]),
-  options: migrationOptionsSchema,
   /**
-   * attaching: being set up. attached: an engine serves it (or should); how far it is, the engine's map knows.
+   * planned: nothing was done yet. attaching: being set up. attached: an engine serves it (or should); how far it is, the engine's map knows.
    * finishing: all is on the local disk, the engine goes. aborting: all of it goes.
    */
-  state: v.picklist(["attaching", "attached", "finishing", "aborting"]),
+  state: v.picklist(["planned", "attaching", "attached", "finishing", "aborting"]),
   verified: v.nullable(v.picklist(["same", "different"])),
   isReleased: v.boolean(),
   /** The cut-over may happen: not held, or asked for. "force": clients are disconnected. */

@@ -4,7 +4,7 @@
  * Each change is in the journal before it is made; each request can be repeated. How far the data is, only
  * the engine's map knows.
  */
-import { existsSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -14,7 +14,9 @@ import {
   engineFiles,
   type EngineStatus,
   readStoredStatus,
+  type SourceExport,
 } from "../engine/mod.ts";
+import { removeFileDurably } from "../lib/atomic-file.ts";
 import { FailedError, LockedError, PreconditionError } from "../lib/errors.ts";
 import { withLock } from "../lib/lock.ts";
 import { checkSocketPath } from "../lib/unix-socket.ts";
@@ -30,7 +32,7 @@ import {
   type RoleFolders,
   roleFolders,
 } from "./layout.ts";
-import { inspectDestination, type LocalFile, makeLocalFile, unmakeLocalFile } from "./local-file.ts";
+import { inspectDestination, makeLocalFile, unmakeLocalFile } from "./local-file.ts";
 import type { DestinationEntry, Replies, Request } from "./messages.ts";
 import { describe, unknownId } from "./source.ts";
 
@@ -53,21 +55,47 @@ export class DestinationRole {
     return { host: hostname(), ...facts };
   }
 
-  /** Makes the local disk and starts its engine; resolves when that is logged in to the source. All or nothing. */
-  attach(request: Request<"destination.attach">): Promise<DestinationEntry> {
+  /** Writes down what is to be done, after checking that it can be. */
+  plan(plan: Request<"destination.plan">): Promise<null> {
     return this.#alone(async () => {
-      const file = await inspectDestination(request.path, request.export.sizeBytes, request.force);
+      const file = await inspectDestination(plan.path, plan.sizeBytes, plan.force);
       if (file.identity !== null) this.#refuseSecond(file.identity, file.path);
-      const folders = roleFolders(this.#folders, "destination", request.id);
+      const folders = roleFolders(this.#folders, "destination", plan.id);
       checkSocketPath(join(folders.run, engineFiles.controlSocket));
       makeRoleFolders(folders);
+      this.#write({
+        createdAt: new Date().toISOString(),
+        plan,
+        path: file.path,
+        identity: file.identity ?? "",
+        origin: file.origin,
+        state: "planned",
+        verified: null,
+        isReleased: false,
+        cutover: plan.options.holdCutover ? "hold" : "when-unused",
+      });
+      return null;
+    });
+  }
+
+  /**
+   * Makes the local disk and starts its engine; resolves when that is logged in to the source. If that fails,
+   * everything is as it was when it was planned. What was cut short before is done over.
+   */
+  attach({ id, export: source }: Request<"destination.attach">): Promise<DestinationEntry> {
+    return this.#alone(async () => {
+      const record = this.#record(id);
+      if (record.state === "attached" || await this.#isActivated(id)) return await this.#entry(id);
+      const folders = roleFolders(this.#folders, "destination", id);
+      makeRoleFolders(folders);
+      await this.#undoAttach(record, folders);
       try {
-        await this.#setUp(request, file, folders);
+        await this.#setUp(record, source, folders);
       } catch (error) {
-        await this.#takeAway(request.id);
+        await this.#undoAttach(this.#record(id), folders);
         throw error;
       }
-      return await this.#entry(request.id);
+      return await this.#entry(id);
     });
   }
 
@@ -76,11 +104,12 @@ export class DestinationRole {
     return this.#alone(async () => {
       const record = this.#record(id);
       const folders = roleFolders(this.#folders, "destination", id);
-      if (record.state === "attaching" || record.state === "aborting") {
-        throw new PreconditionError(`setting up ${place(record.path)} (${id}) was cut short`, {
-          hint: `end it with dlsm abort ${id}, and migrate anew: nothing was handed over yet`,
+      if (record.state === "aborting") {
+        throw new PreconditionError(`the abort of ${id} was cut short`, {
+          hint: `finish it with dlsm abort ${id}`,
         });
       }
+      if (record.state === "planned" || record.state === "attaching") return await this.#entry(id);
       if (record.state === "finishing") return await this.#entry(id);
       makeRoleFolders(folders);
       const config = this.#config(id);
@@ -192,41 +221,42 @@ export class DestinationRole {
     return entries;
   }
 
-  async #setUp(request: Request<"destination.attach">, file: LocalFile, folders: RoleFolders): Promise<void> {
-    const { id, export: source, options, blockBytes, activation, bytesPerSecond, sourceTimeoutMs } = request;
-    const record: DestinationRecord = {
-      id,
-      createdAt: new Date().toISOString(),
-      source: request.source,
+  async #setUp(record: DestinationRecord, source: SourceExport, folders: RoleFolders): Promise<void> {
+    const { plan } = record;
+    if (source.sizeBytes !== plan.sizeBytes) {
+      throw new PreconditionError(
+        `the source has ${source.sizeBytes} bytes now, not ${plan.sizeBytes} as before`,
+      );
+    }
+    const file = await inspectDestination(record.path, plan.sizeBytes, plan.force);
+    const attaching: DestinationRecord = { ...record, origin: file.origin, state: "attaching" };
+    this.#write(attaching);
+    const identity = makeLocalFile(file, plan.sizeBytes);
+    this.#write({ ...attaching, identity });
+    engineConfigJournal(folders.state).write({
+      volumeId: plan.id,
       path: file.path,
-      identity: file.identity ?? "",
-      sizeBytes: source.sizeBytes,
-      blockBytes,
-      origin: file.origin,
-      options,
-      state: "attaching",
-      verified: null,
-      isReleased: false,
-      cutover: options.holdCutover ? "hold" : "when-unused",
-    };
-    this.#write(record);
-    const identity = makeLocalFile(file, source.sizeBytes);
-    this.#write({ ...record, identity });
-    const config: EngineConfig = {
-      volumeId: id,
-      path: file.path,
-      sizeBytes: source.sizeBytes,
-      blockBytes,
-      activation,
+      sizeBytes: plan.sizeBytes,
+      blockBytes: plan.blockBytes,
+      activation: plan.activation,
       isFresh: file.origin !== "existing",
-      bytesPerSecond,
-      sourceTimeoutMs,
+      bytesPerSecond: plan.bytesPerSecond,
+      sourceTimeoutMs: plan.sourceTimeoutMs,
       source,
-    };
-    engineConfigJournal(folders.state).write(config);
+    });
     await startEngine(folders, true);
     await this.#untilConnected(folders, source.address, source.port);
-    this.#write({ ...record, identity, state: "attached" });
+    this.#write({ ...attaching, identity, state: "attached" });
+  }
+
+  /** As it was planned: no engine, no map, no file that was made here. */
+  async #undoAttach(record: DestinationRecord, folders: RoleFolders): Promise<void> {
+    if (record.state === "planned") return;
+    await stopEngine(folders);
+    unmakeLocalFile(record.path, record.identity, record.origin);
+    for (const name of [engineFiles.map, engineFiles.config]) removeFileDurably(join(folders.state, name));
+    rmSync(join(folders.run, engineFiles.liveMap), { force: true });
+    this.#write({ ...record, state: "planned" });
   }
 
   async #untilConnected(folders: RoleFolders, address: string, port: number): Promise<void> {
@@ -264,33 +294,37 @@ export class DestinationRole {
     const status = await engineStatus(folders);
     if (status !== undefined) return status.state !== "attached";
     const record = this.#readable(id);
-    if (record?.state === "attaching") return false;
+    if (record?.state === "planned") return false;
     const stored = readStoredStatus(folders);
     // A map that cannot be read may stand for data that is nowhere else.
-    return stored === undefined ? existsSync(join(folders.state, engineFiles.map)) : stored.activated;
+    return stored?.activated ??
+      (record?.state !== "attaching" && existsSync(join(folders.state, engineFiles.map)));
   }
 
   async #entry(id: string): Promise<DestinationEntry> {
     const record = this.#record(id);
     const folders = roleFolders(this.#folders, "destination", id);
     const engine = await engineStatus(folders) ?? null;
+    const stored = engine === null ? readStoredStatus(folders) ?? null : null;
+    const { plan, state } = record;
     return {
       id,
       createdAt: record.createdAt,
-      state: record.state,
-      source: record.source,
+      state,
+      source: plan.source,
       destination: { host: hostname(), path: record.path },
-      options: record.options,
-      sizeBytes: record.sizeBytes,
-      blockBytes: record.blockBytes,
-      isActivated: await this.#isActivated(id),
+      options: plan.options,
+      sizeBytes: plan.sizeBytes,
+      blockBytes: plan.blockBytes,
+      isActivated: engine === null ? await this.#isActivated(id) : engine.state !== "attached",
       verified: record.verified,
       isReleased: record.isReleased,
       mayCutOver: record.cutover !== "hold",
       nbdSocket: join(folders.run, engineFiles.nbdSocket),
       engine,
+      stored,
       driverPid: readDriver(folders) ?? null,
-      problem: engine === null && record.state === "attached" ? notRunning(id).message : null,
+      problem: engine === null && state === "attached" ? notRunning(id).message : null,
     };
   }
 
@@ -325,7 +359,7 @@ export class DestinationRole {
   }
 
   #write(record: DestinationRecord): void {
-    this.#journal(record.id).write(record);
+    this.#journal(record.plan.id).write(record);
   }
 
   #journal(id: string) {
@@ -356,7 +390,7 @@ function brokenEntry(id: string, problem: string): DestinationEntry {
     state: "attached",
     source: { host: "", path: "" },
     destination: { host: hostname(), path: "" },
-    options: { handoff: "manual", verify: false, holdCutover: false, byTicket: false },
+    options: { handoff: "manual", handoffCommand: null, verify: false, holdCutover: false, byTicket: false },
     sizeBytes: 0,
     blockBytes: 0,
     isActivated: true,
@@ -365,6 +399,7 @@ function brokenEntry(id: string, problem: string): DestinationEntry {
     mayCutOver: false,
     nbdSocket: "",
     engine: null,
+    stored: null,
     driverPid: null,
     problem,
   };

@@ -26,12 +26,29 @@ export const handoffs = ["now", "manual", "command"] as const;
 /** What the migration was asked to do; kept with the destination, so that `resume` needs nothing else. */
 export const migrationOptionsSchema = v.object({
   handoff: v.picklist(handoffs),
+  /** Run (by sh) to make the user of the disk move; with the hand-off "command" only. */
+  handoffCommand: v.nullable(v.string()),
   verify: v.boolean(),
   holdCutover: v.boolean(),
   /** The source belongs to another run of dlsm that only a ticket connects with this one. */
   byTicket: v.boolean(),
 });
 export type MigrationOptions = v.InferOutput<typeof migrationOptionsSchema>;
+
+/** All that a migration needs to know from its start; kept in the destination's journal before anything is done. */
+export const planSchema = v.object({
+  id: idSchema,
+  path: pathSchema,
+  force: v.boolean(),
+  sizeBytes: bytes,
+  blockBytes: bytes,
+  activation: v.picklist(["explicit", "first-write"]),
+  bytesPerSecond: v.nullable(v.number()),
+  sourceTimeoutMs: v.nullable(v.number()),
+  source: endpointSchema,
+  options: migrationOptionsSchema,
+});
+export type Plan = v.InferOutput<typeof planSchema>;
 
 export const requests = {
   "source.inspect": v.object({ path: pathSchema }),
@@ -57,18 +74,8 @@ export const requests = {
     sourceBlockBytes: v.picklist([512, 4096]),
     force: v.boolean(),
   }),
-  "destination.attach": v.object({
-    id: idSchema,
-    path: pathSchema,
-    force: v.boolean(),
-    blockBytes: bytes,
-    activation: v.picklist(["explicit", "first-write"]),
-    bytesPerSecond: v.nullable(v.number()),
-    sourceTimeoutMs: v.nullable(v.number()),
-    source: endpointSchema,
-    options: migrationOptionsSchema,
-    export: sourceExportSchema,
-  }),
+  "destination.plan": planSchema,
+  "destination.attach": v.object({ id: idSchema, export: sourceExportSchema }),
   "destination.ensure": v.object({ id: idSchema, export: v.nullable(sourceExportSchema) }),
   "destination.activate": v.object({ id: idSchema }),
   "destination.pause": v.object({ id: idSchema }),
@@ -134,7 +141,7 @@ export interface SourceEntry {
 export interface DestinationEntry {
   readonly id: string;
   readonly createdAt: string;
-  readonly state: "attaching" | "attached" | "finishing" | "aborting";
+  readonly state: "planned" | "attaching" | "attached" | "finishing" | "aborting";
   readonly source: Endpoint;
   readonly destination: Endpoint;
   readonly options: MigrationOptions;
@@ -150,6 +157,8 @@ export interface DestinationEntry {
   readonly engine: EngineStatus | null;
   /** Process that drives the migration to its end; null if none does. */
   readonly driverPid: number | null;
+  /** Resident and written bytes as the map on disk says, for when no engine runs. */
+  readonly stored: { readonly residentBytes: number; readonly writtenBytes: number } | null;
   readonly problem: string | null;
 }
 
@@ -163,6 +172,7 @@ export interface Replies {
   "source.release": { readonly wasThere: boolean };
   "source.list": SourceEntry[];
   "destination.inspect": InspectedDestination;
+  "destination.plan": null;
   "destination.attach": DestinationEntry;
   "destination.ensure": DestinationEntry;
   "destination.activate": EngineStatus;
