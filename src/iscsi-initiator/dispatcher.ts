@@ -2,16 +2,24 @@
  * The tasks of a session: they wait here for a connection, for room in the command window, or to be tried
  * again, and come back here when their connection is lost. Pure: time comes from the injected clock.
  */
-import type { Connection } from "./connection.ts";
 import { type IscsiError, QueueFullError } from "./errors.ts";
 import type { Settings } from "./options.ts";
 import type { TaskSink } from "./read-request.ts";
 import { planRetry } from "./retry.ts";
 import type { Task } from "./task.ts";
 
+/** What the dispatcher needs of a connection. */
+export interface TaskCarrier {
+  readonly canIssue: boolean;
+  issue(task: Task): void;
+  abandon(task: Task): void;
+  /** Abandons all tasks on it, and names them. */
+  abandonAll(): Task[];
+}
+
 export class Dispatcher implements TaskSink {
   readonly #settings: Settings;
-  #connection: Connection | undefined;
+  #connection: TaskCarrier | undefined;
   #isReady = false;
   /** Commands that identify the disk; they belong to one connection and are lost with it. */
   readonly #setup = new Set<Task>();
@@ -59,7 +67,7 @@ export class Dispatcher implements TaskSink {
     if (at >= 0) this.#queue.splice(at, 1);
   }
 
-  attach(connection: Connection): void {
+  attach(connection: TaskCarrier): void {
     this.#connection = connection;
   }
 

@@ -16,7 +16,7 @@ import { LoginError, ProtocolError } from "./errors.ts";
 import { OperationalKeys, type OperationalTerms, type OperationalWishes } from "./login-keys.ts";
 import { loginRefusal, parseTargetAddress } from "./login-status.ts";
 import type { ChapCredentials } from "./options.ts";
-import { encodeText, parseText, textLimits } from "./text.ts";
+import { encodeText, parseText } from "./text.ts";
 
 export const stages = { security: 0, operational: 1, fullFeature: 3 } as const;
 
@@ -63,9 +63,8 @@ export class LoginNegotiation {
   /** What a request with C left for the next ones, and whether the last of them has T. */
   #unsent: Uint8Array = new Uint8Array();
   #unsentTransit = false;
-  /** Text of responses with C, until the one without. */
+  /** Text of responses with C, until the one without; rounds and PDU size bound it. */
   #received: Uint8Array[] = [];
-  #receivedBytes = 0;
   readonly #offered = new Set<string>();
   #owed: [string, string][] = [];
 
@@ -92,10 +91,6 @@ export class LoginNegotiation {
     if (response.statusClass === 1) return redirectStep(response);
     if (response.statusClass !== 0) throw loginRefusal(response.statusClass, response.statusDetail);
     this.#check(response);
-    this.#receivedBytes += response.text.length;
-    if (this.#receivedBytes > textLimits.totalBytes) {
-      throw new ProtocolError("the target sends login text without end");
-    }
     this.#received.push(response.text);
     // What is longer than a PDU goes on when the other side has acknowledged the piece with an empty PDU.
     if (response.continues) return this.#send(new Uint8Array(), false);
@@ -103,7 +98,6 @@ export class LoginNegotiation {
 
     const keys = parseText(Buffer.concat(this.#received));
     this.#received = [];
-    this.#receivedBytes = 0;
     this.#takeOperational(keys);
     return this.#advance(keys, response.transit);
   }

@@ -4,6 +4,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { ChapInitiator, chapResponse } from "../../src/iscsi-initiator/chap.ts";
 import { crc32c } from "../../src/iscsi-initiator/crc32c.ts";
+import { Dispatcher } from "../../src/iscsi-initiator/dispatcher.ts";
 import { LoginError, ProtocolError, ScsiError } from "../../src/iscsi-initiator/errors.ts";
 import { differenceOf } from "../../src/iscsi-initiator/identify.ts";
 import { Keepalive } from "../../src/iscsi-initiator/keepalive.ts";
@@ -343,6 +344,38 @@ const options: InitiatorOptions = {
   initiatorName: "iqn.2026-01.test:i",
   isidQualifier: 0x1234,
 };
+
+test("policy: the dispatcher fails what identifies the disk with its connection, and keeps the rest", () => {
+  const dispatcher = new Dispatcher(settingsOf(options));
+  const issued: Task[] = [];
+  const stub = {
+    canIssue: true,
+    issue: (task: Task) => void issued.push(task),
+    abandon() {},
+    abandonAll: () => [],
+  };
+  const outcomes: string[] = [];
+  const task = (name: string): Task =>
+    new Task(
+      scsi.read16(0, 1, 512),
+      new Uint8Array(512),
+      true,
+      (error) => outcomes.push(`${name} ${error?.reason}`),
+    );
+  const [setup, read] = [task("setup"), task("read")];
+  dispatcher.attach(stub);
+  dispatcher.submitSetup(setup);
+  dispatcher.submit(read);
+  assert.equal(issued, [setup]);
+  dispatcher.begin();
+  dispatcher.detach([setup, read], new ProtocolError("lost"));
+  assert.equal(outcomes, ["setup lost"]);
+  dispatcher.attach(stub);
+  dispatcher.begin();
+  assert.is(issued.at(-1), read);
+  dispatcher.onTaskDone(read, undefined);
+  assert.equal(outcomes, ["setup lost", "read undefined"]);
+});
 
 test("policy: settingsOf refuses what cannot be, and never quotes a secret", () => {
   const same = { user: "u", secret: "hush", target: { user: "t", secret: "hush" } };

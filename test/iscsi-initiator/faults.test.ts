@@ -1,4 +1,5 @@
 /** Targets that misbehave: reads end right, or with a typed error, and never hang. */
+import fc from "fast-check";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
@@ -304,6 +305,53 @@ test("a target that falls silent is given up after a ping, one that pings is ans
     isMute = true;
     await checkRead(session, 2, 1);
     assert.is(target.peers.length, 2);
+  });
+});
+
+test("a connection lost while the disk is identified, and one whose window stays shut, are replaced", async () => {
+  await withSession({ taskTimeoutMs: 60, nopIntervalMs: 20 }, async (session, target) => {
+    target.hook = (request, peer) => {
+      if (peer.index === 1 && isRead(request)) peer.socket.destroy();
+      else if (peer.index === 2 && request.opcode === 1 && request.cdb[0] === 0x12) peer.socket.destroy();
+      else if (peer.index === 3) {
+        peer.windowSize = 0;
+        return false;
+      } else return false;
+      return true;
+    };
+    await checkRead(session, 7, 2);
+    assert.is(target.peers.length, 4);
+    assert.is(session.statistics.reconnects, 1);
+  });
+});
+
+test("any damaged byte in a header: the right data or a typed error, in bounded time", async () => {
+  const options = { taskTimeoutMs: 40, nopIntervalMs: 15, nopTimeoutMs: 25 };
+  const damage = fc.tuple(fc.nat(5), fc.nat(47), fc.integer({ min: 1, max: 255 }));
+  await withSession(options, async (session, target) => {
+    await fc.assert(
+      fc.asyncProperty(damage, async ([which, at, mask]) => {
+        target.hook = onFirstRead((request, peer) => {
+          const data = new Uint8Array(request.expectedBytes);
+          fillBlocks(data, 3);
+          const pdus: Buffer[] = [];
+          for (let from = 0; from < data.length; from += 1024) {
+            pdus.push(peer.dataIn(request.tag, from, from / 1024, data.subarray(from, from + 1024)));
+          }
+          pdus.push(peer.response(request.tag));
+          pdus[which % pdus.length][at] ^= mask;
+          peer.send(...pdus);
+        });
+        try {
+          await checkRead(session, 3, 8);
+        } catch (error) {
+          assert.instance(error, IscsiError);
+        }
+      }),
+      { numRuns: 60 },
+    );
+    target.hook = () => {};
+    await checkRead(session, 3, 8);
   });
 });
 
