@@ -63,7 +63,7 @@ real("startDaemon: listens on the wanted portal only, in a private folder", asyn
 });
 
 real("startDaemon: a given port, on another loopback address", async () => {
-  const server = createServer().listen(0, "127.0.0.3");
+  const server = createServer().unref().listen(0, "127.0.0.3");
   await new Promise((resolve) => server.once("listening", resolve));
   const { port } = server.address() as { port: number };
   await new Promise((resolve) => server.close(resolve));
@@ -82,7 +82,7 @@ const hasIpv6 = Object.values(networkInterfaces()).flat().some((each) => each?.a
 });
 
 real("startDaemon: port taken, address of nobody: a clear error, and nothing is left", async () => {
-  const server = createServer().listen(0, "127.0.0.1");
+  const server = createServer().unref().listen(0, "127.0.0.1");
   await new Promise((resolve) => server.once("listening", resolve));
   const { port } = server.address() as { port: number };
   const folder = join(tempFolder("tgt"), "d");
@@ -96,7 +96,7 @@ real("startDaemon: port taken, address of nobody: a clear error, and nothing is 
 
 real("startDaemon: a daemon that listens on all addresses is killed", async () => {
   const folder = tempFolder("tgt");
-  const server = createServer().listen(0, "127.0.0.1");
+  const server = createServer().unref().listen(0, "127.0.0.1");
   await new Promise((resolve) => server.once("listening", resolve));
   const { port } = server.address() as { port: number };
   // With a portal that is taken, tgtd goes on with 0.0.0.0:3260 and [::]:3260.

@@ -240,6 +240,18 @@ real("exportDisk: what fails half-way is undone, and what was there stays", asyn
   });
 });
 
+real("exportDisk: an account that cannot be bound is undone too", async () => {
+  const folder = tempFolder("tgt");
+  const tgtadm = join(folder, "tgtadm");
+  const refuse = 'case "$*" in *"bind --mode account"*) echo "tgtadm: invalid request" >&2; exit 22;; esac';
+  writeFileSync(tgtadm, `#!/bin/sh\n${refuse}; exec ${findProgram("tgtadm")} "$@"\n`);
+  chmodSync(tgtadm, 0o755);
+  await withDaemon(async (daemon) => {
+    assert.is(await reasonOf(daemon.exportDisk(exportOptions(makeImage(folder)))), "invalidRequest");
+    assert.equal(await leftovers(daemon), []);
+  }, { programs: { tgtadm } });
+});
+
 real("exportDisk: a LUN that does not become read-only is taken away before anybody may log in", async () => {
   const folder = tempFolder("tgt");
   const log = join(folder, "argv");
