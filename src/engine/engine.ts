@@ -5,6 +5,7 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { messageOf, PreconditionError } from "../lib/errors.ts";
 import { tryLock } from "../lib/libc.ts";
+import { etaSeconds } from "../lib/rate.ts";
 import { NbdServer } from "../nbd-server/mod.ts";
 import { systemClock } from "./clock.ts";
 import { type EngineConfig, engineFiles, type SourceExport } from "./config.ts";
@@ -110,7 +111,7 @@ export class Engine {
       holeBytes: counters.holeBytes,
       overwrittenBytes: bytes(map.overwrittenCount),
       rateBytesPerSecond: Math.round(rate),
-      etaSeconds: volume.sync.state === "running" && rate > 0 ? Math.ceil(absentBytes / rate) : null,
+      etaSeconds: volume.sync.state === "running" || absentBytes === 0 ? etaSeconds(absentBytes, rate) : null,
       sync: volume.sync.state,
       isConnected: this.#source.isConnected,
       isSourceDetached: this.#isSourceDetached,

@@ -1,12 +1,12 @@
-/** Locks between processes of one machine: flock(2) on a file, given back by the kernel when its holder dies. */
+/** Locks between processes of one machine: flock(2), given back by the kernel when its holder dies. */
 import { closeSync, openSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { LockedError } from "./errors.ts";
 import { tryLock } from "./libc.ts";
 
-/** Takes the lock of a file (made if it is not there) until `release`; undefined if another has it. */
+/** Takes the lock of a file or folder, which must be there, until `release`; undefined if another has it. */
 export function acquire(path: string): { release(): void } | undefined {
-  const descriptor = openSync(path, "a", 0o600);
+  const descriptor = openSync(path, "r");
   if (tryLock(descriptor)) return { release: () => closeSync(descriptor) };
   closeSync(descriptor);
   return undefined;

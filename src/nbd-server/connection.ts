@@ -2,7 +2,7 @@
  * One client: ties its socket to the device.
  *
  *     phase          the socket's bytes                        ends with
- *     handshake      go to the handshake, one answer at a time transmission, or close
+ *     handshake      go to the handshake                       transmission, or close
  *     transmission   go to the request decoder while the       NBD_CMD_DISC, end of file, an error, drop()
  *                    budget lasts, else the socket is paused
  *     disconnecting  are ignored; what is in flight finishes   close
@@ -134,10 +134,7 @@ export class Connection {
     const answer = Buffer.concat(replies);
     switch (outcome.kind) {
       case "more":
-        if (answer.length === 0) return;
-        // No further option is read before the answer is taken, so a flood of them piles nothing up.
-        this.#socket.pause();
-        this.#socket.write(answer, () => this.#socket.resume());
+        if (answer.length > 0) this.#socket.write(answer);
         return;
       case "close":
         this.#phase = "closed";

@@ -55,8 +55,8 @@ export interface HandshakeStep {
 /** Options up to this size are parsed, longer ones skipped and refused, absurd ones end the connection. */
 const maxOptionBytes = 16 * 1024;
 const maxDrainedOptionBytes = 1024 * 1024;
-/** Nobody needs that many; a client that sends more is only keeping us busy. */
-const maxOptions = 1000;
+/** Nobody needs that many. It also bounds the answers that pile up for a client which does not read them. */
+const maxOptions = 256;
 
 type State = "clientFlags" | "optionHeader" | "optionData" | "drain";
 

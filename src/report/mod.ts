@@ -3,7 +3,6 @@ import { JsonReporter } from "./json.ts";
 import type { Reporter, ReporterOptions } from "./reporter.ts";
 import { TextReporter } from "./text.ts";
 
-export { etaSeconds, RateEstimator } from "./rate.ts";
 export type { Level, Output, Reporter, ReporterOptions, Summary } from "./reporter.ts";
 export {
   type Condition,

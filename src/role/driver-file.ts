@@ -1,4 +1,4 @@
-/** Who drives a migration to its end: one process, named in a file beside the destination's journal. */
+/** Who drives a migration to its end: one process, which has the lock of the volume's run folder and left its name there. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { acquire } from "../lib/lock.ts";
@@ -9,9 +9,8 @@ const fileName = "driver";
 
 /** Takes the driver's place; undefined if another process has it. */
 export function becomeDriver(folders: RoleFolders): { release(): void } | undefined {
-  const path = join(folders.run, fileName);
-  const lock = acquire(path);
-  if (lock !== undefined) writeFileSync(path, JSON.stringify(identify(process.pid)));
+  const lock = acquire(folders.run);
+  if (lock !== undefined) writeFileSync(join(folders.run, fileName), JSON.stringify(identify(process.pid)));
   return lock;
 }
 

@@ -48,7 +48,7 @@ function removeIfEmpty(path: string): void {
   if (existsSync(path) && readdirSync(path).length === 0) rmSync(path, { recursive: true, force: true });
 }
 
-/** Changes to what a role has under way are made one at a time. */
+/** Changes to what a role has under way are made one at a time: under the lock of the run folder itself. */
 export function lockPath(folders: RoleFolders): string {
-  return join(folders.run, "lock");
+  return folders.run;
 }

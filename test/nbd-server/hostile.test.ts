@@ -93,12 +93,26 @@ test("garbage instead of client flags, an option or a request is dropped", async
   await assertServes(path);
 });
 
-test("a flood of options that never reads the answers piles nothing up", async ({ path, server }) => {
+test("a flood of options ends the connection", async ({ path, errors }) => {
   const client = await RawClient.connect(path);
   client.send(uint32(3), Buffer.concat(Array(100_000).fill(optionBytes(option.list))));
+  await until("it is dropped", () => errors.length === 1);
+  assert.match(errors[0].message, /too many options/);
+  await isDropped(client);
   await assertServes(path);
+});
+
+test("a refused write's payload is not kept, however long it takes to arrive", async ({ path }) => {
+  const client = await RawClient.ready(path);
+  const payload = Buffer.alloc(33 * mebibyte);
+  const before = process.memoryUsage().arrayBuffers;
+  const whole = requestBytes({ type: command.write, payload });
+  client.send(whole.subarray(0, whole.length - 1));
+  await until("almost all of it is sent", () => client.socket.writableLength === 0);
+  assert.ok(process.memoryUsage().arrayBuffers - before - whole.length < 16 * mebibyte);
+  client.send(whole.subarray(-1));
+  assert.is((await client.reply()).error, 22);
   client.close();
-  await until("the flooder is gone", () => server.connectionCount === 0);
 });
 
 test("huge lengths: a read is refused, an absurd write ends the connection", async ({ path, device }) => {

@@ -1,15 +1,14 @@
 import fc from "fast-check";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { etaSeconds, RateEstimator } from "../../src/lib/rate.ts";
 import { FailedError, PreconditionError } from "../../src/lib/errors.ts";
 import {
   conditionOf,
   createReporter,
   type DiskStatus,
-  etaSeconds,
   type MigrationStatus,
   phases,
-  RateEstimator,
   type ReporterOptions,
   statusLines,
 } from "../../src/report/mod.ts";

@@ -1,0 +1,138 @@
+/** The commands that steer one migration. */
+import { defineCommand } from "citty";
+import { PreconditionError } from "../../lib/errors.ts";
+import { formatSize, parseRate } from "../../lib/units.ts";
+import * as migration from "../../migration/mod.ts";
+import { detachOption, idArgument, jsonOption } from "../options.ts";
+import { detach, follow, reporterFor, type Session, showStatus, withSession } from "../session.ts";
+
+/** Does `work`, then shows where the migration stands. */
+async function steer(
+  args: { readonly id: string; readonly json?: boolean },
+  work: (session: Session, id: string) => Promise<unknown>,
+): Promise<void> {
+  const reporter = reporterFor(args);
+  await withSession(reporter, async (session) => {
+    await migration.knownDestination(session, args.id);
+    await work(session, args.id);
+    showStatus(reporter, await migration.statusById(session, args.id));
+  });
+}
+
+export const activate = defineCommand({
+  meta: {
+    name: "activate",
+    description: "The hand-off: the disk's user has stopped on the source and goes on here",
+  },
+  args: {
+    ...idArgument,
+    force: { type: "boolean", description: "Although the source is still open for writing" },
+    ...jsonOption,
+  },
+  run: ({ args }) => steer(args, (session, id) => migration.activate(session, id, args.force === true)),
+});
+
+export const pause = defineCommand({
+  meta: { name: "pause", description: "Pause the background sync; reads and writes go on" },
+  args: { ...idArgument, ...jsonOption },
+  run: ({ args }) => steer(args, ({ destination }, id) => destination.ask("destination.pause", { id })),
+});
+
+export const limit = defineCommand({
+  meta: { name: "limit", description: "Limit the background sync" },
+  args: {
+    ...idArgument,
+    rate: { type: "positional", required: true, valueHint: "RATE", description: "Such as 100MiB/s, or off" },
+    ...jsonOption,
+  },
+  run: ({ args }) => {
+    const bytesPerSecond = parseRate(args.rate);
+    return steer(args, ({ destination }, id) => destination.ask("destination.limit", { id, bytesPerSecond }));
+  },
+});
+
+export const resume = defineCommand({
+  meta: { name: "resume", description: "Go on: after a pause, an error that was mended, a crash, a reboot" },
+  args: { ...idArgument, ...detachOption, ...jsonOption },
+  async run({ args }) {
+    const reporter = reporterFor(args);
+    await withSession(reporter, async (session) => {
+      await migration.resume(session, args.id);
+      if (!args.detach) return await follow(session, args.id);
+      detach(session, args.id);
+      showStatus(reporter, await migration.statusById(session, args.id));
+    });
+  },
+});
+
+export const cutover = defineCommand({
+  meta: { name: "cutover", description: "Let the engine leave: only the local disk remains" },
+  args: {
+    ...idArgument,
+    force: { type: "boolean", description: "Disconnect the clients that still use the volume" },
+    ...detachOption,
+    ...jsonOption,
+  },
+  async run({ args }) {
+    const reporter = reporterFor(args);
+    await withSession(reporter, async (session) => {
+      await migration.allowCutover(session, args.id, args.force === true);
+      const { engine } = await migration.knownDestination(session, args.id);
+      if (engine !== null && engine.clients > 0 && args.force !== true) {
+        throw new PreconditionError(`${args.id} is still used over ${engine.clients} NBD connection(s)`, {
+          hint: "it is cut over when they are closed; --force disconnects them",
+        });
+      }
+      if (args.detach) detach(session, args.id);
+      else await follow(session, args.id);
+    });
+  },
+});
+
+export const abort = defineCommand({
+  meta: { name: "abort", description: "Take everything away again; the source stays as it was" },
+  args: {
+    ...idArgument,
+    force: { type: "boolean", description: "After the hand-off too: what was written here since is lost" },
+    ...jsonOption,
+  },
+  async run({ args }) {
+    const reporter = reporterFor(args);
+    await withSession(reporter, async (session) => {
+      const status = await migration.statusById(session, args.id).catch((error) => {
+        // A journal that cannot be read must not keep its migration from being ended.
+        if (error instanceof PreconditionError) throw error;
+        throw error;
+      });
+      await migration.abort(session, args.id, args.force === true);
+      reporter.result({
+        json: { ...status, phase: "aborted", disks: [] },
+        lines: [`${args.id} aborted: ${status.source.path} is as it was`],
+      });
+    });
+  },
+});
+
+export const verify = defineCommand({
+  meta: { name: "verify", description: "Compare hashes of what was moved so far on both sides" },
+  args: { ...idArgument, ...jsonOption },
+  async run({ args }) {
+    const reporter = reporterFor(args);
+    await withSession(reporter, async (session) => {
+      const entry = await migration.knownDestination(session, args.id);
+      if (entry.options.byTicket || entry.isReleased) {
+        const why = entry.isReleased ? "its source was released" : "it was attached with a ticket";
+        throw new PreconditionError(
+          `${args.id} cannot be verified: ${why}, so the source's hashes cannot be had`,
+        );
+      }
+      const verified = await migration.verify(session, args.id);
+      migration.requireSame(args.id, verified);
+      const { comparedBytes } = verified;
+      reporter.result({
+        json: { id: args.id, verifiedBytes: comparedBytes, result: "same" },
+        lines: [`${args.id}: ${formatSize(comparedBytes)} compared, no difference`],
+      });
+    });
+  },
+});

@@ -1,0 +1,100 @@
+/** The command line: finds the command, checks its arguments strictly, runs it, and gives the exit code. */
+import { stripVTControlCharacters } from "node:util";
+import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
+import { DlsmError, exitCodes, UsageError } from "../lib/errors.ts";
+import { version } from "../lib/version.ts";
+import { createReporter } from "../report/mod.ts";
+import { checkArguments, unknownCommand } from "./arguments.ts";
+import { attach, exportCommand, release } from "./commands/by-hand.ts";
+import { drive, engine } from "./commands/hidden.ts";
+import { migrate } from "./commands/migrate.ts";
+import { status } from "./commands/status.ts";
+import { abort, activate, cutover, limit, pause, resume, verify } from "./commands/steer.ts";
+
+// deno-lint-ignore no-explicit-any -- citty's commands are contravariant in their arguments.
+type AnyCommand = CommandDef<any>;
+
+const commands: Readonly<Record<string, AnyCommand>> = {
+  migrate,
+  status,
+  activate,
+  pause,
+  resume,
+  limit,
+  cutover,
+  abort,
+  verify,
+  export: exportCommand,
+  attach,
+  release,
+};
+const hidden: Readonly<Record<string, AnyCommand>> = { engine, drive };
+
+/** Known to the design, not to this version. */
+const notBuilt: Readonly<Record<string, string>> = {
+  rebalance: "rebalancing pools",
+  doctor: "looking after hosts",
+};
+
+/** Runs one command line; returns the exit code. */
+export async function main(rawArgs: readonly string[]): Promise<number> {
+  const isJson = rawArgs.includes("--json");
+  try {
+    return await run(rawArgs);
+  } catch (error) {
+    createReporter(isJson).error(error);
+    return error instanceof DlsmError ? error.exitCode : exitCodes.failed;
+  }
+}
+
+async function run([name, ...rest]: readonly string[]): Promise<number> {
+  if (name === undefined || name === "--help" || name === "-h" || name === "help") {
+    process.stdout.write(overview());
+    return name === undefined ? exitCodes.usage : exitCodes.done;
+  }
+  if (name === "--version" || name === "-V") {
+    process.stdout.write(`dlsm ${version}\n`);
+    return exitCodes.done;
+  }
+  const command = commands[name] ?? hidden[name];
+  if (command === undefined) {
+    if (name in notBuilt) {
+      throw new UsageError(`${notBuilt[name]} (dlsm ${name}) is not built in this version`);
+    }
+    throw unknownCommand(name, Object.keys(commands));
+  }
+  if (rest.includes("--help") || rest.includes("-h")) {
+    const usage = await renderUsage(command, { meta: { name: "dlsm" } });
+    process.stdout.write(`${plain(usage)}\n`);
+    return exitCodes.done;
+  }
+  checkArguments(command.args as ArgsDef, rest, name);
+  await runCommand(command, { rawArgs: [...rest] });
+  return exitCodes.done;
+}
+
+function overview(): string {
+  const width = Math.max(...Object.keys(commands).map((name) => name.length));
+  const lines = Object.entries(commands).map(([name, command]) => {
+    const { description = "" } = command.meta as { description?: string };
+    return `  ${name.padEnd(width)}  ${description}`;
+  });
+  return [
+    `dlsm ${version}: moves a disk that is in use; it can be used at the destination at once`,
+    "",
+    "  dlsm migrate SOURCE DESTINATION",
+    "",
+    ...lines,
+    "",
+    "dlsm COMMAND --help explains a command.",
+    "Exit codes: 0 done, 1 failed (can be resumed), 2 usage, 3 a precondition is not met (nothing was changed),",
+    "4 interrupted (goes on in the background or with resume), 5 verification found a difference, 6 locked by",
+    "another run.",
+    "",
+  ].join("\n");
+}
+
+/** Colour is for terminals. */
+function plain(text: string): string {
+  return process.stdout.isTTY && !process.env.NO_COLOR ? text : stripVTControlCharacters(text);
+}

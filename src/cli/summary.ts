@@ -1,0 +1,26 @@
+/** What a finished migration moved, and what it did not have to. Pure. */
+import { formatDuration, formatSize } from "../lib/units.ts";
+import type { MigrationStatus, Summary } from "../report/mod.ts";
+
+export function summaryOf(status: MigrationStatus, comparedBytes: number | undefined): Summary {
+  const lines = [`${status.id} done: ${status.source.path} is now ${status.destination.path}`];
+  for (const disk of status.disks) {
+    const { demand, readahead, sync } = disk.fetchedBytes;
+    lines.push(
+      `  moved        ${formatSize(demand + readahead + sync)} of ${formatSize(disk.sizeBytes)}: ` +
+        `${formatSize(demand)} on demand, ${formatSize(readahead)} ahead of demand, ${
+          formatSize(sync)
+        } by the sync`,
+      `  never moved  ${formatSize(disk.holeBytes)} of holes, ${
+        formatSize(disk.overwrittenBytes)
+      } overwritten here first`,
+      `  moved twice  ${formatSize(disk.refetchedBytes)}`,
+    );
+  }
+  const tookMs = Date.now() - Date.parse(status.createdAt);
+  if (comparedBytes !== undefined) {
+    lines.push(`  verified     ${formatSize(comparedBytes)}: both sides have the same hashes`);
+  }
+  lines.push(`  took         ${formatDuration(tookMs)}`);
+  return { json: { ...status, verifiedBytes: comparedBytes ?? null, tookSeconds: tookMs / 1000 }, lines };
+}

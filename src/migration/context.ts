@@ -1,0 +1,47 @@
+/** What the commands of a migration work with: the hosts of its two roles, and where to report. */
+import { PreconditionError } from "../lib/errors.ts";
+import type { MigrationStatus, Reporter } from "../report/mod.ts";
+import type { DestinationEntry, Host, SourceEntry } from "../role/mod.ts";
+import { statusesOf, statusOf } from "./status.ts";
+
+export interface Context {
+  readonly source: Host;
+  readonly destination: Host;
+  readonly reporter: Reporter;
+}
+
+export interface Entries {
+  readonly source: SourceEntry | undefined;
+  readonly destination: DestinationEntry | undefined;
+}
+
+/** What both roles know of one migration. */
+export async function entriesOf({ source, destination }: Context, id: string): Promise<Entries> {
+  const [sources, destinations] = await Promise.all([
+    source.ask("source.list", {}),
+    destination.ask("destination.list", {}),
+  ]);
+  return {
+    source: sources.find((entry) => entry.id === id),
+    destination: destinations.find((entry) => entry.id === id),
+  };
+}
+
+/** As `entriesOf`; throws PreconditionError if nobody knows the id. */
+export async function knownEntries(context: Context, id: string): Promise<Entries> {
+  const entries = await entriesOf(context, id);
+  if (entries.source === undefined && entries.destination === undefined) {
+    throw new PreconditionError(`there is no migration ${id}`, { hint: "dlsm status lists them" });
+  }
+  return entries;
+}
+
+export async function allStatuses({ source, destination }: Context): Promise<MigrationStatus[]> {
+  return statusesOf(await source.ask("source.list", {}), await destination.ask("destination.list", {}));
+}
+
+export async function statusById(context: Context, id: string): Promise<MigrationStatus> {
+  const entries = await knownEntries(context, id);
+  if (entries.destination !== undefined) return statusOf(entries.destination, entries.source);
+  return statusesOf([entries.source!], [])[0];
+}

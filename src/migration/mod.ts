@@ -1,0 +1,8 @@
+/** The door of the migration: what the commands can do with one. */
+export { allStatuses, type Context, knownEntries, statusById } from "./context.ts";
+export { Driver, type Outcome } from "./drive.ts";
+export { activate, handOff, type MigrateRequest, planMigration, setUp } from "./start.ts";
+export { nbdUriOf } from "./status.ts";
+export { abort, allowCutover, knownDestination, resume } from "./steer.ts";
+export { attachByTicket, exportByHand } from "./by-hand.ts";
+export { requireSame, type Verified, verify } from "./verify.ts";

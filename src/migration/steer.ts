@@ -1,0 +1,68 @@
+/** Steering one migration: resume, abort, cut over. */
+import { PreconditionError } from "../lib/errors.ts";
+import type { DestinationEntry } from "../role/mod.ts";
+import { type Context, knownEntries } from "./context.ts";
+import { handOff, setUp } from "./start.ts";
+import { phaseOf } from "./status.ts";
+
+/** Brings everything back up, wherever it was cut short, and lifts a pause. The driver takes it from there. */
+export async function resume(context: Context, id: string): Promise<void> {
+  const { source, destination } = context;
+  const entries = await knownEntries(context, id);
+  let entry = entries.destination;
+  if (entry === undefined) {
+    throw new PreconditionError(`${id} is only an export on this machine`, {
+      hint: `resume it where its destination is; dlsm release ${id} takes the export away`,
+    });
+  }
+  if (entry.state === "finishing") return;
+  if (entry.state === "planned" || entry.state === "attaching") {
+    if (entry.options.byTicket) {
+      throw new PreconditionError(`attaching ${id} was cut short`, {
+        hint: `dlsm abort ${id}, then dlsm attach with its ticket again`,
+      });
+    }
+    entry = await setUp(context, id);
+  } else {
+    const isNeeded = !entry.isReleased && !entry.options.byTicket && entry.engine?.state !== "synced" &&
+      entries.source?.state !== "releasing";
+    const ticket = isNeeded ? await source.ask("source.ensure", { id }) : null;
+    entry = await destination.ask("destination.ensure", { id, export: ticket });
+    await destination.ask("destination.resume", { id });
+  }
+  await handOff(context, entry, false);
+}
+
+/** Takes everything away on both sides. After the hand-off only by force. */
+export async function abort(context: Context, id: string, isForced: boolean): Promise<void> {
+  const { destination } = await knownEntries(context, id);
+  await context.destination.ask("destination.abort", { id, force: isForced });
+  // What was exported by hand is released by hand.
+  if (destination?.options.byTicket !== true) {
+    await context.source.ask("source.release", { id, force: true });
+  }
+}
+
+/** Lets the cut-over happen. Throws PreconditionError, and changes nothing, while blocks are still absent. */
+export async function allowCutover(context: Context, id: string, isForced: boolean): Promise<void> {
+  const entry = await knownDestination(context, id);
+  const phase = phaseOf(entry);
+  if (phase !== "synced" && phase !== "released") {
+    throw new PreconditionError(`${id} is ${phase}: there is nothing to cut over to before it is synced`, {
+      hint: phase === "active"
+        ? `see dlsm status ${id} for when that will be`
+        : `hand over first: dlsm activate ${id}`,
+    });
+  }
+  await context.destination.ask("destination.allowCutover", { id, force: isForced });
+}
+
+export async function knownDestination(context: Context, id: string): Promise<DestinationEntry> {
+  const { destination } = await knownEntries(context, id);
+  if (destination === undefined) {
+    throw new PreconditionError(`${id} is only an export on this machine`, {
+      hint: "give this command where its destination is",
+    });
+  }
+  return destination;
+}

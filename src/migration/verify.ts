@@ -1,0 +1,54 @@
+/** Verification: both ends hash the blocks that were fetched and not written since; only hashes are compared. */
+import { DifferenceError } from "../lib/errors.ts";
+import type { Replies } from "../role/mod.ts";
+import type { Context } from "./context.ts";
+
+export interface Verified {
+  readonly comparedBytes: number;
+  /** Pieces that differ, as the extents they are made of. */
+  readonly different: readonly (readonly [offsetBytes: number, lengthBytes: number])[];
+}
+
+/** Enough to tell where a difference is; a disk that differs everywhere does not fill memory. */
+const maxDifferences = 100;
+
+export async function verify(context: Context, id: string): Promise<Verified> {
+  const { source, destination } = context;
+  let comparedBytes = 0;
+  const different: [number, number][] = [];
+  for (let from: number | null = 0; from !== null;) {
+    const { pieces, next }: Replies["destination.hashFetched"] = await destination.ask(
+      "destination.hashFetched",
+      { id, from },
+    );
+    if (pieces.length > 0) {
+      const hashes = await source.ask("source.hash", { id, pieces: pieces.map(({ extents }) => extents) });
+      pieces.forEach(({ extents, sha256 }, at) => {
+        for (const [, length] of extents) comparedBytes += length;
+        if (Buffer.compare(sha256, hashes[at]) !== 0 && different.length < maxDifferences) {
+          different.push(...extents);
+        }
+      });
+    }
+    from = next;
+  }
+  await destination.ask("destination.setVerified", {
+    id,
+    result: different.length === 0 ? "same" : "different",
+  });
+  return { comparedBytes, different };
+}
+
+/** Throws DifferenceError if anything differs. */
+export function requireSame(id: string, { different }: Verified): void {
+  if (different.length === 0) return;
+  const [[offset, length]] = different;
+  throw new DifferenceError(
+    `source and destination of ${id} differ in ${different.length} places, the first in ${length} bytes at ${offset}`,
+    {
+      hint:
+        "the source's export is kept; find out what wrote the source after the hand-off, or the destination " +
+        "beside dlsm",
+    },
+  );
+}
