@@ -146,6 +146,8 @@ ensure_node_packages() {
     say 'installing Node packages'
     quietly npm ci --ignore-scripts --loglevel=error || fail 'npm ci failed, see above'
   fi
+  # npm 9 makes no link for Node: it takes the package of another processor, left out here, for its maker.
+  if [ ! -e node_modules/.bin/node ]; then quietly npm rebuild --ignore-scripts --loglevel=error || true; fi
   quietly node_modules/.bin/node --version || fail 'the Node of node_modules does not start here, see above'
 }
 
