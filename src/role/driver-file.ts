@@ -1,5 +1,5 @@
 /** Who drives a migration to its end: one process, which has the lock of the volume's run folder and left its name there. */
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { acquire } from "../lib/lock.ts";
 import { identify, isRunning, type ProcessId } from "../lib/process-id.ts";
@@ -7,9 +7,9 @@ import type { RoleFolders } from "./layout.ts";
 
 const fileName = "driver";
 
-/** Takes the driver's place; undefined if another process has it. */
+/** Takes the driver's place; undefined if another process has it, or the migration is gone. */
 export function becomeDriver(folders: RoleFolders): { release(): void } | undefined {
-  const lock = acquire(folders.run);
+  const lock = existsSync(folders.run) ? acquire(folders.run) : undefined;
   if (lock !== undefined) writeFileSync(join(folders.run, fileName), JSON.stringify(identify(process.pid)));
   return lock;
 }

@@ -1,0 +1,48 @@
+/** The whole job with the real tgtd, from the command line. */
+import { readFileSync, statSync } from "node:fs";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { makeDisk, MiB } from "../helpers/disk.ts";
+import { Dlsm } from "../helpers/dlsm.ts";
+import { needing } from "../helpers/needs.ts";
+
+const test = suite("migrate");
+const withTgt = needing(test, ["tgtd"]);
+
+withTgt("moves a disk, verifies it, keeps its holes, and leaves nothing behind", async () => {
+  const dlsm = new Dlsm();
+  try {
+    const source = dlsm.path("src.img");
+    const destination = dlsm.path("dst.img");
+    makeDisk(source, 64, [0, 1, 2, 30, 31, 63]);
+    const { stdout } = await dlsm.ok("migrate", source, destination, "--verify", "--json");
+    const last = JSON.parse(stdout.trim().split("\n").at(-1)!);
+    assert.is(last.phase, "done");
+    assert.is(last.verifiedBytes, 64 * MiB);
+    assert.is(last.disks[0].residentBytes, 64 * MiB);
+    assert.is(last.disks[0].fetchedBytes.sync, 6 * MiB);
+    assert.is(last.disks[0].holeBytes, 58 * MiB);
+    assert.is(last.disks[0].refetchedBytes, 0);
+    assert.is(Buffer.compare(readFileSync(source), readFileSync(destination)), 0);
+    assert.ok(statSync(destination).blocks * 512 < 8 * MiB, "holes stay holes");
+    await dlsm.nothingLeft();
+  } finally {
+    await dlsm.close();
+  }
+});
+
+withTgt("a text run prints its figures", async () => {
+  const dlsm = new Dlsm();
+  try {
+    makeDisk(dlsm.path("src.img"), 8, [0, 7]);
+    const { stdout } = await dlsm.ok("migrate", dlsm.path("src.img"), dlsm.path("dst.img"), "--verify");
+    assert.match(stdout, /moved +2 MiB of 8 MiB/);
+    assert.match(stdout, /never moved +6 MiB of holes/);
+    assert.match(stdout, /verified +8 MiB/);
+    await dlsm.nothingLeft();
+  } finally {
+    await dlsm.close();
+  }
+});
+
+test.run();
