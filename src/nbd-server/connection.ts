@@ -125,6 +125,7 @@ export class Connection {
   }
 
   #violation(reason: string): void {
+    if (this.#phase === "closed") return this.drop();
     this.#events.onError(new NbdProtocolError(`NBD client dropped: ${reason}`));
     this.drop();
   }
@@ -192,8 +193,6 @@ export class Connection {
   #start(request: Request): void {
     if (request.type === command.disconnect) {
       this.#phase = "disconnecting";
-      // Read on, so that the client's end of file is noticed.
-      this.#socket.resume();
       return this.#closeIfIdle();
     }
     const costBytes = this.#costBytes;

@@ -9,11 +9,12 @@ const chunkHeaderBytes = 20;
 /** Enough for a sentence; the protocol allows 4096. */
 const maxMessageBytes = 1024;
 
-/** What goes before a READ's data; `request.length` bytes must follow. */
+/**
+ * What goes before a READ's data; `request.length` bytes must follow. An empty READ is answered by
+ * `successReply`, since a chunk of data holds at least one byte.
+ */
 export function readReplyHeader(request: Request, structured: boolean): Uint8Array {
   if (!structured) return simpleReply(request, 0);
-  // A chunk of data holds at least one byte, so an empty read is answered without one.
-  if (request.length === 0) return successReply(request, true);
   const bytes = Buffer.allocUnsafe(chunkHeaderBytes + 8);
   writeChunkHeader(bytes, 0, request, chunkFlagDone, chunkType.offsetData, 8 + request.length);
   bytes.writeUInt32BE(Math.floor(request.offset / 2 ** 32), chunkHeaderBytes);

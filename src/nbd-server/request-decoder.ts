@@ -4,8 +4,8 @@
  * A pull decoder: `push` hands it a chunk, `next` takes out the next whole request. Before a request's
  * payload is gathered, `next` asks `admit` whether to take it, to drain it (a refused write: its payload is
  * skipped) or to wait; a waiting decoder stays where it is, so that nothing is received for which there is
- * no room. A payload that lies whole within one chunk is a view of it; otherwise it is gathered once into a
- * buffer of its size.
+ * no room. A payload that lies whole within one chunk is a view of it, which keeps the chunk (64 KiB as Node
+ * reads them) alive until the request is done; otherwise it is gathered once into a buffer of its size.
  *
  *     header ──admit──▶ take  ──▶ payload (WRITE only) ──▶ request
  *        ▲        ├───▶ drain ──▶ skipped payload ───────▶ request
