@@ -27,6 +27,14 @@ const samples: Record<
   string,
   { rule: tidy.Rule; bad: Record<string, string>[]; good: Record<string, string> }
 > = {
+  "a codec says that it is pure": {
+    rule: tidy.codecsSayPure,
+    bad: [
+      { "src/rpc/frames.ts": `/** Frames. */\nimport { connect } from "node:net";` },
+      { "src/rpc/reply-decoder.ts": `import "./a.ts";\n/** Pure. */` },
+    ],
+    good: { "src/rpc/frames.ts": `/** Frames. Pure. */`, "src/rpc/server.ts": `/** Serves. */` },
+  },
   "a file that says it is pure loads nothing that is not": {
     rule: tidy.pureFilesStayPure,
     bad: [

@@ -88,6 +88,15 @@ export function saysPure(text: string): boolean {
   return /\bPure\b/.test(/^\/\*\*[^]*?\*\//.exec(text)?.[0] ?? "");
 }
 
+/** Names of files that turn bytes or text into values, or values into those. */
+const codecName =
+  /(?:^|[/-])(?:arguments|decoder|frames|handshake|message|messages|parse|pdu|protocol|replies)\.ts$/;
+
+/** A codec is pure, and says so, which is what the other rules of purity go by. */
+export const codecsSayPure: Rule = (files) =>
+  files.filter((file) => isSource(file) && codecName.test(file.path) && !saysPure(file.text))
+    .map(({ path }) => `${path}: is a codec by its name; its first comment has to say "Pure."`);
+
 /**
  * A file that calls itself pure loads only what is pure, by itself and through the files it imports. The
  * search ends at other rooms' doors, behind which everything is: what is taken from there may be pure.
