@@ -3,7 +3,7 @@ import { closeSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
-import { FailedError, InterruptedError } from "../lib/errors.ts";
+import { exitCodes, FailedError, InterruptedError } from "../lib/errors.ts";
 import { runFolder, stateFolder } from "../lib/paths.ts";
 import { selfCommand } from "../lib/self.ts";
 import { type Context, Driver, type Outcome, statusById } from "../migration/mod.ts";
@@ -11,17 +11,30 @@ import { createReporter, type MigrationStatus, type Reporter, statusLines } from
 import { becomeDriver, Host, type RoleFolders, roleFolders } from "../role/mod.ts";
 import { summaryOf } from "./summary.ts";
 
+const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
 export interface Session extends Context {
   readonly folders: RoleFolders;
 }
 
-/** Opens the roles of this machine for the time of `work`. */
+/**
+ * Opens the roles of this machine for the time of `work`. Ctrl-C and its like abort the session's signal, so
+ * that the step under way is finished and the state stays one that can be explained; the second one ends the
+ * process at once, which loses nothing either.
+ */
 export async function withSession<T>(reporter: Reporter, work: (session: Session) => Promise<T>): Promise<T> {
   const folders = { state: stateFolder(), run: runFolder() };
   const host = await Host.local(folders);
+  const interruption = new AbortController();
+  const interrupt = () => {
+    if (interruption.signal.aborted) process.exit(exitCodes.interrupted);
+    interruption.abort();
+  };
+  for (const signal of signals) process.on(signal, interrupt);
   try {
-    return await work({ source: host, destination: host, reporter, folders });
+    return await work({ source: host, destination: host, reporter, folders, signal: interruption.signal });
   } finally {
+    for (const signal of signals) process.removeListener(signal, interrupt);
     host.close();
   }
 }
@@ -57,27 +70,20 @@ export function detach(session: Session, id: string): void {
 
 /** Follows the migration to its end in this process; on Ctrl-C it goes on in the background. */
 export async function follow(session: Session, id: string): Promise<void> {
-  const interruption = new AbortController();
-  const interrupt = () => interruption.abort();
-  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-  for (const signal of signals) process.once(signal, interrupt);
   try {
-    const outcome = await drive(session, id, interruption.signal);
-    report(session.reporter, id, outcome);
+    report(session.reporter, id, await drive(session, id));
   } catch (error) {
-    if (!interruption.signal.aborted) throw error;
+    if (!session.signal.aborted) throw error;
     detach(session, id);
     throw new InterruptedError(`interrupted; ${id} goes on in the background`, {
       hint: `see how far it is with dlsm status ${id}`,
       cause: error,
     });
-  } finally {
-    for (const signal of signals) process.removeListener(signal, interrupt);
   }
 }
 
 /** Drives the migration, or follows it while another process does. */
-export async function drive(session: Session, id: string, signal: AbortSignal): Promise<Outcome> {
+export async function drive(session: Session, id: string): Promise<Outcome> {
   let last: MigrationStatus | undefined;
   for (;;) {
     const status = await statusById(session, id).catch(() => undefined);
@@ -86,13 +92,13 @@ export async function drive(session: Session, id: string, signal: AbortSignal): 
     const place = becomeDriver(roleFolders(session.folders, "destination", id));
     if (place !== undefined) {
       try {
-        return await new Driver(session, id).run(signal);
+        return await new Driver(session, id).run();
       } finally {
         place.release();
       }
     }
     session.reporter.progress(status);
-    await sleep(200, undefined, { signal });
+    await sleep(200, undefined, { signal: session.signal });
   }
 }
 

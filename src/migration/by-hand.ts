@@ -37,7 +37,7 @@ export async function attachByTicket(
 ): Promise<DestinationEntry> {
   const { destination } = context;
   const { id, source } = ticket;
-  if ((await destination.ask("destination.list", {})).some((entry) => entry.id === id)) {
+  if ((await destination.ask("destination.list", { id })).length > 0) {
     throw new PreconditionError(`the ticket is in use: ${id} is attached already`, {
       hint: `see dlsm status ${id}`,
     });

@@ -8,6 +8,8 @@ export interface Context {
   readonly source: Host;
   readonly destination: Host;
   readonly reporter: Reporter;
+  /** Aborted by Ctrl-C and its like; looked at between steps. */
+  readonly signal: AbortSignal;
 }
 
 export interface Entries {
@@ -18,13 +20,10 @@ export interface Entries {
 /** What both roles know of one migration. */
 export async function entriesOf({ source, destination }: Context, id: string): Promise<Entries> {
   const [sources, destinations] = await Promise.all([
-    source.ask("source.list", {}),
-    destination.ask("destination.list", {}),
+    source.ask("source.list", { id }),
+    destination.ask("destination.list", { id }),
   ]);
-  return {
-    source: sources.find((entry) => entry.id === id),
-    destination: destinations.find((entry) => entry.id === id),
-  };
+  return { source: sources[0], destination: destinations[0] };
 }
 
 /** As `entriesOf`; throws PreconditionError if nobody knows the id. */

@@ -46,7 +46,8 @@ export class Driver {
   }
 
   /** Resolves at the end of the migration. Throws FailedError when somebody has to mend something first. */
-  async run(signal: AbortSignal): Promise<Outcome> {
+  async run(): Promise<Outcome> {
+    const { signal } = this.#context;
     for (;;) {
       signal.throwIfAborted();
       const { destination: entry, source } = await entriesOf(this.#context, this.#id);
@@ -120,7 +121,7 @@ export class Driver {
     this.#unreachableSinceMs ??= performance.now();
     if (performance.now() - this.#unreachableSinceMs < patienceMs) return;
     this.#unreachableSinceMs = undefined;
-    const before = (await source.ask("source.list", {})).find((each) => each.id === id);
+    const [before] = await source.ask("source.list", { id });
     if (before !== undefined && before.tgtdPid !== null) return;
     this.#countRestart("tgtd");
     const ticket = await source.ask("source.ensure", { id });

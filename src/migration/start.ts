@@ -1,7 +1,7 @@
 /** Setting a migration up: plan, export, attach, hand-off. Each step can be repeated, so that `resume` uses them too. */
 import { randomInt } from "node:crypto";
 import { execa } from "execa";
-import { FailedError, messageOf, PreconditionError } from "../lib/errors.ts";
+import { FailedError, InterruptedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { formatSize } from "../lib/units.ts";
 import {
   describeUsers,
@@ -81,7 +81,7 @@ export async function planMigration(context: Context, request: MigrateRequest): 
 
 /** From the plan to the attached volume; on failure everything is taken away again and the error thrown. */
 export async function setUp(context: Context, id: string): Promise<DestinationEntry> {
-  const { source, destination } = context;
+  const { source, destination, signal } = context;
   try {
     const { destination: plan, source: exported } = await knownEntries(context, id);
     const isExported = exported !== undefined && exported.state !== "releasing";
@@ -94,11 +94,14 @@ export async function setUp(context: Context, id: string): Promise<DestinationEn
         allow: localAddress,
         destination: plan!.destination,
       });
-    return await destination.ask("destination.attach", { id, export: ticket });
+    if (!signal.aborted) return await destination.ask("destination.attach", { id, export: ticket });
   } catch (error) {
     await takeBack(context, id);
     throw error;
   }
+  throw new InterruptedError(`interrupted while ${id} was being set up: nothing was handed over`, {
+    hint: `go on with dlsm resume ${id}, or take it back with dlsm abort ${id}`,
+  });
 }
 
 /** The hand-off, as the options say; returns whether it has happened (else somebody has to `activate`). */

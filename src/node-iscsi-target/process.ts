@@ -1,14 +1,8 @@
-/** Processes as /proc shows them: which one is ours, whether it still runs, how it opened a file. */
+/** The processes of this room: ending them, finding them, and how one of them opened a file. */
 import { type BigIntStats, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
+import { hasEnded, identify, isRunning, type ProcessId } from "../lib/process-id.ts";
 
-/** A process, told apart from a later one with the same pid. */
-export interface ProcessId {
-  readonly pid: number;
-  /** Clock ticks since boot, from /proc/PID/stat. */
-  readonly startTime: string;
-  readonly bootId: string;
-}
+export { hasEnded, identify, isRunning, type ProcessId } from "../lib/process-id.ts";
 
 function readProc(path: string): string | undefined {
   try {
@@ -16,38 +10,6 @@ function readProc(path: string): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** State and start time (proc_pid_stat(5)); the command's name before them may hold anything. */
-function statOf(pid: number): { state: string; startTime: string } | undefined {
-  const text = readProc(`/proc/${pid}/stat`);
-  if (text === undefined) return undefined;
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return { state: fields[0]!, startTime: fields[19]! };
-}
-
-const bootId = () => readProc("/proc/sys/kernel/random/boot_id")?.trim() ?? "";
-
-/** undefined: there is no such process. */
-export function identify(pid: number): ProcessId | undefined {
-  const stat = statOf(pid);
-  return stat && { pid, startTime: stat.startTime, bootId: bootId() };
-}
-
-export function isRunning(id: ProcessId): boolean {
-  const stat = statOf(id.pid);
-  return stat !== undefined && stat.state !== "Z" && stat.state !== "X" &&
-    stat.startTime === id.startTime && id.bootId === bootId();
-}
-
-/** True once the process has ended; false after the deadline. */
-export async function hasEnded(id: ProcessId, timeoutMs: number): Promise<boolean> {
-  const deadline = performance.now() + timeoutMs;
-  for (let waitMs = 2; isRunning(id); waitMs = Math.min(2 * waitMs, 50)) {
-    if (performance.now() >= deadline) return false;
-    await sleep(waitMs);
-  }
-  return true;
 }
 
 /** SIGKILL, which is safe: tgtd has no state worth keeping. tgtd ignores SIGTERM. */

@@ -209,9 +209,11 @@ export class DestinationRole {
     });
   }
 
-  async list(): Promise<DestinationEntry[]> {
+  /** All that this role has, or only one of them. */
+  async list({ id: only }: Request<"destination.list">): Promise<DestinationEntry[]> {
     const entries: DestinationEntry[] = [];
     for (const id of listIds(this.#folders, "destination")) {
+      if (only !== undefined && id !== only) continue;
       try {
         entries.push(await this.#entry(id));
       } catch (error) {

@@ -66,7 +66,7 @@ export const requests = {
     pieces: v.pipe(v.array(v.array(v.tuple([bytes, bytes]))), v.maxLength(256)),
   }),
   "source.release": v.object({ id: idSchema, force: v.boolean() }),
-  "source.list": v.object({}),
+  "source.list": v.object({ id: v.optional(idSchema) }),
 
   "destination.inspect": v.object({
     path: pathSchema,
@@ -91,7 +91,7 @@ export const requests = {
   "destination.allowCutover": v.object({ id: idSchema, force: v.boolean() }),
   "destination.finish": v.object({ id: idSchema }),
   "destination.abort": v.object({ id: idSchema, force: v.boolean() }),
-  "destination.list": v.object({}),
+  "destination.list": v.object({ id: v.optional(idSchema) }),
 } as const;
 export type RequestName = keyof typeof requests;
 export type Request<Name extends RequestName> = v.InferOutput<(typeof requests)[Name]>;

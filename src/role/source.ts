@@ -126,9 +126,11 @@ export class SourceRole {
     });
   }
 
-  async list(): Promise<SourceEntry[]> {
+  /** All that this role has, or only one of them. */
+  async list({ id: only }: Request<"source.list">): Promise<SourceEntry[]> {
     const entries: SourceEntry[] = [];
     for (const id of listIds(this.#folders, "source")) {
+      if (only !== undefined && id !== only) continue;
       const tgtdPid = (await this.#daemon(id))?.pid ?? null;
       try {
         const { createdAt, state, path, destination, export: { sizeBytes } } = this.#record(id);

@@ -1,5 +1,6 @@
 /** Commands that dlsm gives itself: the engine's process, and the driver in the background. */
 import { defineCommand } from "citty";
+import { InterruptedError } from "../../lib/errors.ts";
 import { drive as driveMigration, reporterFor, withSession } from "../session.ts";
 import { runEngine } from "../../engine/mod.ts";
 
@@ -17,11 +18,13 @@ export const drive = defineCommand({
   meta: { name: "drive", description: "Drive a migration to its end (started by --detach)", hidden: true },
   args: { id: { type: "positional", required: true, description: "The migration" } },
   async run({ args }) {
-    // Whoever started it may go away.
-    process.on("SIGHUP", () => {});
-    await withSession(
-      reporterFor({}),
-      (session) => driveMigration(session, args.id, new AbortController().signal),
-    );
+    await withSession(reporterFor({}), async (session) => {
+      try {
+        await driveMigration(session, args.id);
+      } catch (error) {
+        if (!session.signal.aborted) throw error;
+        throw new InterruptedError(`stopped; dlsm resume ${args.id} goes on`, { cause: error });
+      }
+    });
   },
 });

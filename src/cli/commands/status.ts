@@ -24,7 +24,8 @@ export const status = defineCommand({
         if (statuses.length === 0 && isFirst) reporter.message("info", "no migration on this machine");
         if (!args.watch || statuses.length === 0) return;
         isFirst = false;
-        await sleep(watchMs);
+        await sleep(watchMs, undefined, { signal: session.signal }).catch(() => {});
+        if (session.signal.aborted) return;
       }
     });
   },

@@ -99,11 +99,7 @@ export const abort = defineCommand({
   async run({ args }) {
     const reporter = reporterFor(args);
     await withSession(reporter, async (session) => {
-      const status = await migration.statusById(session, args.id).catch((error) => {
-        // A journal that cannot be read must not keep its migration from being ended.
-        if (error instanceof PreconditionError) throw error;
-        throw error;
-      });
+      const status = await migration.statusById(session, args.id);
       await migration.abort(session, args.id, args.force === true);
       reporter.result({
         json: { ...status, phase: "aborted", disks: [] },
