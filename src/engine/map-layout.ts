@@ -89,7 +89,7 @@ export function encodeHeader(header: MapHeader): Uint8Array {
   bytes.write(header.volumeId.slice(0, 64), 128, "latin1");
   bytes.write(header.bootId.slice(0, 64), 192, "latin1");
   checksum(bytes).copy(bytes, checksumAt);
-  return bytes;
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 /** The header in one slot; undefined if there is no valid one. Throws on a version this program is too old for. */
