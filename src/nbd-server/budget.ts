@@ -1,7 +1,7 @@
 /**
  * What one connection may hold: a number of requests, and of bytes of request payloads being received or
  * executed and of replies the socket has not taken yet. A request is charged when its header is decoded and
- * released when the socket has taken its reply. Requests without data cost no bytes: their number bounds them.
+ * released when the socket has taken its reply. Requests without data cost no bytes, only a place.
  */
 export class Budget {
   readonly #maxRequests: number;

@@ -98,7 +98,7 @@ export class Connection {
     return this.#budget.bytes;
   }
 
-  /** Ends the connection at once, without a reply to anything. What the device still does is not waited for. */
+  /** Ends the connection at once, without a reply. What the device still does is not waited for. */
   drop(): void {
     this.#phase = "closed";
     this.#socket.destroy();

@@ -83,7 +83,7 @@ test("WRITE stores, and FUA reaches the device", async ({ device, client }) => {
   assert.equal(device.calls.map(({ fua }) => fua), [false, true]);
 });
 
-test("FLUSH, TRIM, CACHE and WRITE_ZEROES reach the device with range and flags", async ({ device, client }) => {
+test("FLUSH, TRIM, CACHE, WRITE_ZEROES reach the device with range and flags", async ({ device, client }) => {
   const { noHole, fastZero, fua } = commandFlag;
   const range = { offset: 4096, length: 8192 };
   await client.request({ type: command.flush });

@@ -111,7 +111,7 @@ test("huge lengths: a read is refused, an absurd write ends the connection", asy
   await assertServes(path);
 });
 
-test("a client that never reads holds no more than its budget, and others go on", async ({ path, server }) => {
+test("a client that never reads holds only its budget, and others go on", async ({ path, server }) => {
   const client = await RawClient.ready(path);
   const reads = Array.from(
     { length: 500 },

@@ -1,4 +1,4 @@
-/** The reference `BlockDevice`: a disk in memory, with a log of its calls, and faults and delays on demand. */
+/** The reference `BlockDevice`: a disk in memory that logs its calls, with faults and delays on demand. */
 import { allocationFlags, type BlockDevice, type Extent } from "../../src/nbd-server/mod.ts";
 
 export interface Call {
