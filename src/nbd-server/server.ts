@@ -24,7 +24,7 @@ export interface NbdServerOptions {
   readonly handshakeTimeoutMs?: number;
   /** Called with the new `connectionCount` whenever it changes. */
   onConnectionsChange?(count: number): void;
-  /** For a log: a client broke the protocol (`NbdProtocolError`) and was dropped, or the device its contract. */
+  /** For a log: a client broke the protocol (`NbdProtocolError`; dropped), or the device its contract. */
   onError?(error: Error): void;
 }
 

@@ -1,6 +1,6 @@
 /**
  * How the NBD server compares with qemu-nbd: `node test/bench/nbd-server.bench.ts [ROUNDS]`. Both serve the
- * same file, which is in the page cache, to `qemu-img bench`, in turns within one run, so that the ratios hold
+ * same file, which is in the page cache, to `qemu-img bench`, in turns in one run, so that the ratios hold
  * on a machine that is busy with other things; the absolute figures do not.
  */
 import { execa } from "execa";
