@@ -180,7 +180,7 @@ export class FetchQueue {
     fetch.phase = "storing";
     this.#countBytes(fetch, length);
     for (const waiter of fetch.waiters) waiter.resolve(this.#slice(fetch, waiter));
-    const storeError = await this.#keep(fetch);
+    const storeError = await this.#keep(fetch).catch((error: Error) => error);
     this.#leaveLane(fetch);
     this.#settle(fetch, storeError, storeError);
   }

@@ -32,7 +32,7 @@ import {
   type RoleFolders,
   roleFolders,
 } from "./layout.ts";
-import { inspectDestination, makeLocalFile, unmakeLocalFile } from "./local-file.ts";
+import { checkSameFile, inspectDestination, makeLocalFile, unmakeLocalFile } from "./local-file.ts";
 import type { DestinationEntry, Replies, Request } from "./messages.ts";
 import { describe, unknownId } from "./source.ts";
 
@@ -115,8 +115,12 @@ export class DestinationRole {
       const config = this.#config(id);
       const isMoved = source !== null && JSON.stringify(source) !== JSON.stringify(config.source);
       if (isMoved) engineConfigJournal(folders.state).write({ ...config, source });
-      if (await engineStatus(folders) === undefined) await startEngine(folders, false);
-      else if (isMoved) await askEngine(folders, "replaceSource", source);
+      if (await engineStatus(folders) === undefined) {
+        checkSameFile(record.path, record.identity, record.plan.sizeBytes);
+        await startEngine(folders, false);
+      } else if (isMoved) {
+        await askEngine(folders, "replaceSource", source);
+      }
       return await this.#entry(id);
     });
   }

@@ -12,6 +12,17 @@ export function diskIdentity(stats: BigIntStats): string {
     : `file:${deviceName(stats.dev)}:${stats.ino}`;
 }
 
+/**
+ * Whether a disk is the one that had this identity, perhaps before a reboot: the numbers of devices may have
+ * changed since, those of inodes not.
+ */
+export function isSameDisk(before: string, stats: BigIntStats): boolean {
+  if (stats.isBlockDevice() || before.startsWith("dev:")) {
+    return stats.isBlockDevice() && before.startsWith("dev:");
+  }
+  return before.endsWith(`:${stats.ino}`);
+}
+
 /** Everybody who can write the disk, `exceptPids` left out. */
 export function diskUsers(path: string, exceptPids: readonly number[] = []): DiskUser[] {
   const stats = statSync(path, { bigint: true });

@@ -18,7 +18,7 @@ import { syncFolder } from "../lib/atomic-file.ts";
 import { errnoCode, messageOf, PreconditionError } from "../lib/errors.ts";
 import { formatSize } from "../lib/units.ts";
 import { existing, newFilePath, place, sizeOf } from "./disk-facts.ts";
-import { describeUsers, diskIdentity, diskUsers } from "./disk-users.ts";
+import { describeUsers, diskIdentity, diskUsers, isSameDisk } from "./disk-users.ts";
 
 export interface LocalFile {
   readonly path: string;
@@ -83,13 +83,23 @@ export function makeLocalFile({ path, origin }: LocalFile, sizeBytes: number): s
 /** As it was before: what was made here goes. Nothing happens if the file is another one by now. */
 export function unmakeLocalFile(path: string, identity: string, origin: LocalFile["origin"]): void {
   if (origin === "existing" || !existsSync(path)) return;
-  if (identity !== "" && diskIdentity(statSync(path, { bigint: true })) !== identity) return;
+  if (identity !== "" && !isSameDisk(identity, statSync(path, { bigint: true }))) return;
   if (origin === "made") {
     unlinkSync(path);
     syncFolder(dirname(path));
   } else {
     truncateSync(path, 0);
   }
+}
+
+/** Throws unless the path still leads to the disk that was attached. */
+export function checkSameFile(path: string, identity: string, sizeBytes: number): void {
+  const stats = statSync(existing(path, "destination"), { bigint: true });
+  const isLongEnough = stats.isBlockDevice() || stats.size >= BigInt(sizeBytes);
+  if (isSameDisk(identity, stats) && isLongEnough) return;
+  throw new PreconditionError(`${place(path)} is no longer the disk that was attached`, {
+    hint: "bring the disk back to this path: what was written since the hand-off is only there",
+  });
 }
 
 function checkWritable(path: string): void {

@@ -4,6 +4,7 @@
  * Each change is in the journal before it is made; each request can be repeated.
  */
 import { randomBytes } from "node:crypto";
+import { statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { SourceExport } from "../engine/mod.ts";
@@ -11,7 +12,7 @@ import { DlsmError, FailedError, LockedError, messageOf, PreconditionError } fro
 import { withLock } from "../lib/lock.ts";
 import { adoptDaemon, type Daemon, isTgtError, startDaemon } from "../node-iscsi-target/mod.ts";
 import { inspectSource, place } from "./disk-facts.ts";
-import { diskUsers } from "./disk-users.ts";
+import { diskUsers, isSameDisk } from "./disk-users.ts";
 import { hashExtents } from "./hash.ts";
 import {
   listIds,
@@ -94,7 +95,8 @@ export class SourceRole {
       }
       await daemon?.stop();
       const disk = inspectSource(record.path);
-      if (disk.identity !== record.identity || disk.sizeBytes !== record.export.sizeBytes) {
+      const isSame = isSameDisk(record.identity, statSync(disk.path, { bigint: true }));
+      if (!isSame || disk.sizeBytes !== record.export.sizeBytes) {
         throw new PreconditionError(`${place(record.path)} is no longer the disk that was exported`, {
           hint: "bring the disk back to this path",
         });
