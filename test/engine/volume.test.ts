@@ -94,7 +94,7 @@ test("nothing is kept before the activation is durable", async () => {
   assert.is(store.map.residentCount, 0);
   gate.resolve();
   await activating;
-  await until(() => store.map.residentCount > 0, "kept")
+  await until(() => store.map.residentCount > 0, "kept");
 });
 
 test("whole-block writes never wait for the network; a part of an absent block fetches that block only", async () => {
