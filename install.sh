@@ -144,7 +144,8 @@ ensure_node_packages() {
   stamp=node_modules/.package-lock.json
   if [ ! -e $stamp ] || [ -n "$(find package-lock.json -newer $stamp)" ]; then
     say 'installing Node packages'
-    quietly npm ci --ignore-scripts --loglevel=error || fail 'npm ci failed, see above'
+    # Not npm ci: it would first take everything away from under whatever runs in this folder.
+    quietly npm install --no-save --ignore-scripts --loglevel=error || fail 'npm install failed, see above'
   fi
   # npm 9 makes no link for Node: it takes the package of another processor, left out here, for its maker.
   if [ ! -e node_modules/.bin/node ]; then quietly npm rebuild --ignore-scripts --loglevel=error || true; fi
