@@ -10,6 +10,11 @@ import type { LocalDisk } from "./local-disk.ts";
 import type { ResidencyStore } from "./residency-store.ts";
 
 const intervalMs = 5_000;
+/**
+ * Written data that brings on a checkpoint: the next flush of the user's waits for what is in the page cache by
+ * then, so the sync must not fill it.
+ */
+const maxUnsyncedBytes = 64 * 1024 * 1024;
 /** Changed pages that bring on a checkpoint: 2,048 pages are 8 MiB to copy. */
 const maxDirtyPages = 2_048;
 
@@ -18,6 +23,7 @@ export class Checkpoints {
   readonly #disk: LocalDisk;
   readonly #clock: Clock;
   #isDirty = false;
+  #unsyncedBytes = 0;
   #running: Promise<void> | undefined;
   #next: Promise<void> | undefined;
   #cancelTimer: (() => void) | undefined;
@@ -29,7 +35,7 @@ export class Checkpoints {
     this.#disk = disk;
     this.#clock = clock;
     // A map that was opened may hold marks that were never made durable.
-    if (store.dirtyPageCount > 0) this.dataWritten();
+    if (store.dirtyPageCount > 0) this.dataWritten(0);
   }
 
   /** Why the last checkpoint failed; undefined if it did not. */
@@ -37,11 +43,13 @@ export class Checkpoints {
     return this.#lastError;
   }
 
-  /** The local disk or the map changed; called before the change is acknowledged. */
-  dataWritten(): void {
+  /** The local disk (by so many bytes) or the map changed; called before the change is acknowledged. */
+  dataWritten(bytes: number): void {
     this.#isDirty = true;
+    this.#unsyncedBytes += bytes;
     if (this.#isClosed) return;
-    if (this.#store.dirtyPageCount >= maxDirtyPages && this.#running === undefined) {
+    const isMuch = this.#unsyncedBytes >= maxUnsyncedBytes || this.#store.dirtyPageCount >= maxDirtyPages;
+    if (isMuch && this.#running === undefined) {
       this.flush().catch(() => {});
     }
     this.#cancelTimer ??= this.#clock.after(intervalMs, () => {
@@ -71,6 +79,7 @@ export class Checkpoints {
   #start(): Promise<void> {
     if (!this.#isDirty && this.#store.dirtyPageCount === 0) return Promise.resolve();
     this.#isDirty = false;
+    this.#unsyncedBytes = 0;
     this.#running = this.#store.checkpoint(() => this.#disk.sync()).then(
       () => {
         this.#lastError = undefined;

@@ -17,7 +17,7 @@ import { allocationFlags, type BlockDevice, type Extent } from "../nbd-server/de
 import { type Claim, Claims } from "./claims.ts";
 import type { Clock } from "./clock.ts";
 import { Checkpoints } from "./checkpoints.ts";
-import { type FetchLimits, FetchQueue } from "./fetch-queue.ts";
+import { type Fetch, type FetchLimits, FetchQueue } from "./fetch-queue.ts";
 import { Holes } from "./holes.ts";
 import type { LocalDisk } from "./local-disk.ts";
 import type { Geometry } from "./map-layout.ts";
@@ -92,7 +92,7 @@ export class Volume implements BlockDevice {
       claims: this.claims,
       geometry,
       limits: options.fetchLimits,
-      onSettled: (_fetch, storeError) => this.#onSettled(storeError),
+      onSettled: (fetch, storeError) => this.#onSettled(fetch, storeError),
     });
     this.sync = new Sync({
       map: store.map,
@@ -305,7 +305,7 @@ export class Volume implements BlockDevice {
   }
 
   async #fetched(
-    fetch: Parameters<FetchQueue["data"]>[0],
+    fetch: Fetch,
     range: BlockRange,
     offset: number,
     length: number,
@@ -381,7 +381,7 @@ export class Volume implements BlockDevice {
     const claim = this.claims.add(range.first, range.count);
     try {
       await write();
-      this.#checkpoints.dataWritten();
+      this.#checkpoints.dataWritten(length);
       this.#markWritten(claim);
     } catch (error) {
       this.#lastError = error as Error;
@@ -466,8 +466,8 @@ export class Volume implements BlockDevice {
     });
   }
 
-  #onSettled(storeError: Error | undefined): void {
-    this.#checkpoints.dataWritten();
+  #onSettled(fetch: Fetch, storeError: Error | undefined): void {
+    this.#checkpoints.dataWritten(fetch.buffer?.length ?? 0);
     if (storeError !== undefined) this.sync.stop(storeError);
     else this.sync.poke();
   }

@@ -16,21 +16,20 @@ export async function verify(context: Context, id: string): Promise<Verified> {
   const { source, destination } = context;
   let comparedBytes = 0;
   const different: [number, number][] = [];
-  for (let from: number | null = 0; from !== null;) {
-    const { pieces, next }: Replies["destination.hashFetched"] = await destination.ask(
-      "destination.hashFetched",
-      { id, from },
-    );
-    if (pieces.length > 0) {
-      const hashes = await source.ask("source.hash", { id, pieces: pieces.map(({ extents }) => extents) });
-      pieces.forEach(({ extents, sha256 }, at) => {
-        for (const [, length] of extents) comparedBytes += length;
-        if (Buffer.compare(sha256, hashes[at]) !== 0 && different.length < maxDifferences) {
-          different.push(...extents);
-        }
-      });
-    }
-    from = next;
+  // The destination hashes the next pieces while the source hashes these.
+  const ask = (from: number) => destination.ask("destination.hashFetched", { id, from });
+  for (let asked: Promise<Replies["destination.hashFetched"]> | undefined = ask(0); asked !== undefined;) {
+    const { pieces, next }: Replies["destination.hashFetched"] = await asked;
+    asked = next === null ? undefined : ask(next);
+    asked?.catch(() => {}); // Told where it is awaited, if this loop gets there.
+    if (pieces.length === 0) continue;
+    const hashes = await source.ask("source.hash", { id, pieces: pieces.map(({ extents }) => extents) });
+    pieces.forEach(({ extents, sha256 }, at) => {
+      for (const [, length] of extents) comparedBytes += length;
+      if (Buffer.compare(sha256, hashes[at]) !== 0 && different.length < maxDifferences) {
+        different.push(...extents);
+      }
+    });
   }
   await destination.ask("destination.setVerified", {
     id,
