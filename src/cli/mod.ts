@@ -6,6 +6,7 @@ import { version } from "../lib/version.ts";
 import { createReporter } from "../report/mod.ts";
 import { checkArguments, unknownCommand } from "./arguments.ts";
 import { attach, exportCommand, release } from "./commands/by-hand.ts";
+import { demo } from "./commands/demo.ts";
 import { drive, engine } from "./commands/hidden.ts";
 import { migrate } from "./commands/migrate.ts";
 import { status } from "./commands/status.ts";
@@ -27,6 +28,7 @@ const commands: Readonly<Record<string, AnyCommand>> = {
   export: exportCommand,
   attach,
   release,
+  demo,
 };
 const hidden: Readonly<Record<string, AnyCommand>> = { engine, drive };
 

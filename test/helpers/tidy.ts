@@ -145,6 +145,7 @@ const layers = [
   ["engine", "node-iscsi-target", "report"],
   ["role"],
   ["migration"],
+  ["demo"],
   ["cli"],
   ["main.ts"],
 ];

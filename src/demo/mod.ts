@@ -1,0 +1,3 @@
+/** The door of the demo. */
+export { type DemoOptions, type DemoResult, runDemo } from "./demo.ts";
+export { summaryOf } from "./summary.ts";
