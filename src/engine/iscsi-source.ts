@@ -19,6 +19,8 @@ export class IscsiSource implements Source {
   readonly #options: IscsiSourceOptions;
   #export: SourceExport;
   #sessions: Record<Lane, Session>;
+  /** Each session's first login: before it, a session takes no commands. */
+  readonly #opened = new WeakMap<Session, Promise<void>>();
   #replaced = Promise.withResolvers<void>();
   #lastError: string | undefined;
   #isClosed = false;
@@ -80,6 +82,7 @@ export class IscsiSource implements Source {
     for (;;) {
       const session = this.#sessions[lane];
       try {
+        await this.#opened.get(session);
         return await work(session);
       } catch (error) {
         if (error instanceof ScsiError || this.#isClosed) {
@@ -117,7 +120,9 @@ export class IscsiSource implements Source {
         this.#options.onChange(`source, ${lane} session: ${state}${error ? ` (${error.message})` : ""}`);
       },
     });
-    session.open().catch((error) => this.#lastError = messageOf(error));
+    const opened = session.open();
+    opened.catch((error) => this.#lastError = messageOf(error));
+    this.#opened.set(session, opened);
     return session;
   }
 }
