@@ -42,6 +42,7 @@ function runFile(name: string): Promise<FileResult> {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" },
     });
+    running.add(child.pid!);
     let output = "";
     let timedOut = false;
     const timer = setTimeout(() => {
@@ -53,9 +54,19 @@ function runFile(name: string): Promise<FileResult> {
     child.on("close", (code, signal) => {
       clearTimeout(timer);
       killGroup(child.pid!);
+      running.delete(child.pid!);
       const seconds = (performance.now() - startedAt) / 1000;
       resolve(judge({ name, output, code, signal, timedOut, seconds, source: readFileSync(path, "utf8") }));
     });
+  });
+}
+
+/** Groups that run now: they are not the terminal's, so Ctrl-C and a CI's time limit must be passed on. */
+const running = new Set<number>();
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(signal, () => {
+    for (const pid of running) killGroup(pid);
+    process.exit(1);
   });
 }
 
