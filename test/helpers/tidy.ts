@@ -146,6 +146,7 @@ const layers = [
   ["role"],
   ["migration"],
   ["demo"],
+  ["demo"],
   ["cli"],
   ["main.ts"],
 ];
