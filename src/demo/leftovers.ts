@@ -6,7 +6,7 @@ import type { RoleFolders } from "../role/mod.ts";
 import type { Check } from "./checks.ts";
 
 /** A process that was told to go may still be there for a moment. */
-const goneTimeoutMs = 5_000;
+const goneTimeoutMs = 2_000;
 
 /**
  * tgtd (which runs in its run folder) and dlsm's own processes (which are given theirs as arguments); nobody

@@ -1,6 +1,6 @@
 /** The migration itself, with two clients that use the disk while it moves. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { FailedError, messageOf } from "../lib/errors.ts";
+import { DifferenceError, DlsmError, FailedError, messageOf } from "../lib/errors.ts";
 import type { ProcessId } from "../lib/process-id.ts";
 import { formatDuration, formatSize } from "../lib/units.ts";
 import {
@@ -127,7 +127,7 @@ class Move {
       this.#stop.abort();
       await driving?.catch(() => {});
       await this.#takeAway(id);
-      throw problem;
+      throw driving === undefined ? problem : withoutAdvice(problem);
     }
   }
 
@@ -154,7 +154,7 @@ class Move {
       const before = (await statusById(this.#context, id)).disks[0];
       this.#say(
         `so far ${reads} reads and ${writes} writes (${formatSize(writtenBytes)}) of the clients, with ` +
-          `${formatSize(before.sizeBytes - before.residentBytes)} of the disk not here yet`,
+          `${formatSize(before.sizeBytes - before.residentBytes)} of the disk not here yet (holes included)`,
       );
 
       this.#say("the sync may go at full speed now; a client goes on reading");
@@ -201,4 +201,13 @@ class Move {
   #say(text: string): void {
     this.#options.reporter.message("info", text);
   }
+}
+
+/** What a migration's errors advise is for one that is still there. */
+function withoutAdvice(error: unknown): unknown {
+  if (!(error instanceof DlsmError)) return error;
+  const details = { hint: "nothing of it is left; if it happens again, please report it", cause: error };
+  return error instanceof DifferenceError
+    ? new DifferenceError(error.message, details)
+    : new FailedError(error.message, details);
 }

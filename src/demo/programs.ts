@@ -47,7 +47,7 @@ export async function run(
   args: readonly string[],
   { folder, signal }: { readonly folder: string; readonly signal: AbortSignal },
 ): Promise<Ran> {
-  const { exitCode, all, failed } = await execa(program, args, {
+  const { exitCode, all, failed, shortMessage } = await execa(program, args, {
     cwd: folder,
     all: true,
     stdin: "ignore",
@@ -57,6 +57,6 @@ export async function run(
     env: { LC_ALL: "C" },
   });
   signal.throwIfAborted();
-  if (failed && exitCode === undefined) throw new FailedError(`${program} could not be run: ${all}`);
+  if (failed && exitCode === undefined) throw new FailedError(`${shortMessage} ${all}`.trim());
   return { exitCode, output: all };
 }

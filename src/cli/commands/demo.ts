@@ -28,8 +28,10 @@ export const demo = defineCommand({
       sizeBytes: parseSize(args.size),
       keep: args.keep === true,
     };
-    const result = await interruptible((signal) =>
-      runDemo(options, args.json ? withoutProgress(reporter) : reporter, signal)
+    const whatGoes = options.keep ? "the migration was taken away" : "all that the demo made was removed";
+    const result = await interruptible(
+      `interrupted: ${whatGoes}`,
+      (signal) => runDemo(options, args.json ? withoutProgress(reporter) : reporter, signal),
     );
     reporter.result(summaryOf(result));
     requirePassed(result);
@@ -37,7 +39,7 @@ export const demo = defineCommand({
 });
 
 /** Ctrl-C and its like, or a reader of the output that went away, end the demo; what it made goes first. */
-async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+async function interruptible<T>(message: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const interruption = new AbortController();
   const interrupt = () => interruption.abort();
   for (const signal of signals) process.on(signal, interrupt);
@@ -46,7 +48,7 @@ async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Prom
     return await work(interruption.signal);
   } catch (error) {
     if (!interruption.signal.aborted) throw error;
-    throw new InterruptedError("interrupted: what the demo made was removed again", { cause: error });
+    throw new InterruptedError(message, { cause: error });
   } finally {
     for (const signal of signals) process.removeListener(signal, interrupt);
     process.stderr.removeListener("error", interrupt);
