@@ -3,7 +3,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeF
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { Dlsm } from "../helpers/dlsm.ts";
+import { Dlsm, kill } from "../helpers/dlsm.ts";
 import { findProgram, needing } from "../helpers/needs.ts";
 
 const test = suite("dlsm demo");
@@ -96,7 +96,7 @@ withTools("Ctrl-C while the disk moves: exit 4, nothing left", () =>
   withDlsm(async (dlsm, args) => {
     const demo = dlsm.start(...args);
     demo.stderr!.on("data", (text) => {
-      if (String(text).includes("usable after")) demo.kill("SIGINT");
+      if (String(text).includes("usable after")) kill(demo.pid!, "SIGINT");
     });
     const { exitCode, stdout, stderr } = await demo;
     assert.is(exitCode, 4, String(stderr));
