@@ -1,11 +1,23 @@
 /**
  * Strict checking of a command line against a command's definition. The parser itself accepts unknown flags,
  * extra arguments, flags without their value and words for numbers; this refuses them, with the nearest
- * known word where there is one.
+ * known word where there is one. Pure.
  */
 import type { ArgDef, ArgsDef } from "citty";
 import { UsageError } from "../lib/errors.ts";
 import { nearest } from "../lib/similar.ts";
+
+/** Flags of later versions: what they will do, and what to do without them. */
+const notBuilt: Readonly<Record<string, readonly [what: string, instead: string]>> = {
+  "--vm": [
+    "moving a virtual machine together with its disk",
+    "move the machine yourself: with --handoff-command, or with --handoff manual and dlsm activate",
+  ],
+  "--device": [
+    "a device under /dev/mapper",
+    "leave it out: the volume is used over NBD, at the address that dlsm prints",
+  ],
+};
 
 /** Flags that every command has. */
 const everywhere: ArgsDef = { help: { type: "boolean", alias: "h" } };
@@ -108,6 +120,10 @@ class Checker {
   }
 
   #unknownFlag(typed: string): UsageError {
+    if (Object.hasOwn(notBuilt, typed)) {
+      const [what, instead] = notBuilt[typed];
+      return this.#error(`${what} (${typed}) is not built in this version`, instead);
+    }
     // Whether one dash or two, what counts is the word.
     const bare = typed.replace(/^-+/, "");
     const longFlags = [...this.#flags.keys()].filter((flag) => flag.startsWith("--"));

@@ -33,9 +33,15 @@ const commands: Readonly<Record<string, AnyCommand>> = {
 const hidden: Readonly<Record<string, AnyCommand>> = { engine, drive };
 
 /** Known to the design, not to this version. */
-const notBuilt: Readonly<Record<string, string>> = {
-  rebalance: "rebalancing pools",
-  doctor: "looking after hosts",
+const notBuilt: Readonly<Record<string, { readonly what: string; readonly instead: string }>> = {
+  rebalance: {
+    what: "rebalancing pools",
+    instead: "move single disks with dlsm migrate",
+  },
+  doctor: {
+    what: "looking after hosts",
+    instead: "dlsm status lists what is under way; dlsm migrate says what is missing",
+  },
 };
 
 /** Runs one command line; returns the exit code. */
@@ -50,18 +56,25 @@ export async function main(rawArgs: readonly string[]): Promise<number> {
 }
 
 async function run([name, ...rest]: readonly string[]): Promise<number> {
-  if (name === undefined || name === "--help" || name === "-h" || name === "help") {
+  if (name === undefined || name === "--help" || name === "-h" || (name === "help" && rest.length === 0)) {
     process.stdout.write(overview());
     return name === undefined ? exitCodes.usage : exitCodes.done;
   }
+  if (name === "help") return await run([...rest, "--help"]);
   if (name === "--version" || name === "-V") {
     process.stdout.write(`dlsm ${version}\n`);
     return exitCodes.done;
   }
-  const command = commands[name] ?? hidden[name];
+  if (name.startsWith("-")) {
+    throw new UsageError(`${name} where a command is expected`, {
+      hint: "write dlsm COMMAND first; see dlsm --help",
+    });
+  }
+  const command = find(commands, name) ?? find(hidden, name);
   if (command === undefined) {
-    if (name in notBuilt) {
-      throw new UsageError(`${notBuilt[name]} (dlsm ${name}) is not built in this version`);
+    if (Object.hasOwn(notBuilt, name)) {
+      const { what, instead } = notBuilt[name];
+      throw new UsageError(`${what} (dlsm ${name}) is not built in this version`, { hint: instead });
     }
     throw unknownCommand(name, Object.keys(commands));
   }
@@ -70,9 +83,14 @@ async function run([name, ...rest]: readonly string[]): Promise<number> {
     process.stdout.write(`${plain(usage)}\n`);
     return exitCodes.done;
   }
-  checkArguments(command.args as ArgsDef, rest, name);
+  checkArguments(command.args as ArgsDef, rest, `dlsm ${name}`);
   await runCommand(command, { rawArgs: [...rest] });
   return exitCodes.done;
+}
+
+/** Not by index: "constructor" is no command. */
+function find(among: Readonly<Record<string, AnyCommand>>, name: string): AnyCommand | undefined {
+  return Object.hasOwn(among, name) ? among[name] : undefined;
 }
 
 function overview(): string {
@@ -96,7 +114,8 @@ function overview(): string {
   ].join("\n");
 }
 
-/** Colour is for terminals. */
+/** Colour is for terminals, and the spaces that fill columns are for nobody. */
 function plain(text: string): string {
-  return process.stdout.isTTY && !process.env.NO_COLOR ? text : stripVTControlCharacters(text);
+  const hasColour = process.stdout.isTTY && !process.env.NO_COLOR;
+  return (hasColour ? text : stripVTControlCharacters(text)).replaceAll(/ +$/gm, "").trimEnd();
 }

@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { UsageError } from "../lib/errors.ts";
 import { parseDuration, parseRate, parseSize } from "../lib/units.ts";
+import { isMigrationId } from "../role/mod.ts";
 
 export const jsonOption = {
   json: { type: "boolean", description: "Print one JSON object a line on stdout, everything else on stderr" },
@@ -12,7 +13,6 @@ export const idArgument = {
     type: "positional",
     required: true,
     description: "The migration, as dlsm status names it",
-    valueHint: "ID",
   },
 } as const;
 
@@ -28,36 +28,40 @@ export const volumeOptions = {
   handoff: {
     type: "enum",
     options: ["now", "manual"] as ("now" | "manual")[],
-    description: "now: the source's user has stopped. manual: wait for dlsm activate",
+    description: "now: who uses the source has stopped (checked). manual: wait for dlsm activate",
   },
   activate: {
     type: "enum",
     options: ["explicit", "first-write"] as ("explicit" | "first-write")[],
     default: "explicit",
-    description: "Before the hand-off a write waits for it (explicit), or is it (first-write)",
+    description:
+      "A write before the hand-off waits for dlsm activate (explicit), or is the hand-off (first-write)",
   },
   "block-size": {
     type: "string",
     default: "4KiB",
     valueHint: "SIZE",
-    description: "Unit of tracking, 4KiB to 1MiB",
+    description: "Unit in which blocks are tracked: a power of two from 4KiB to 1MiB",
   },
   bwlimit: {
     type: "string",
     valueHint: "RATE",
-    description: "Limit of the background sync, such as 100MiB/s",
+    description: "At most this fast in the background, such as 100MiB/s (no limit if not given)",
   },
   "source-timeout": {
     type: "string",
     valueHint: "TIME",
     description:
-      "A read that waits this long for an unreachable source fails (it waits for ever if not given)",
+      "Fail a read that waits this long, such as 5m, for a source out of reach (it waits for ever if not given)",
   },
-  "hold-cutover": { type: "boolean", description: "Keep the engine in place until dlsm cutover" },
+  "hold-cutover": {
+    type: "boolean",
+    description: "When all is here, go on serving the volume until dlsm cutover",
+  },
   force: {
     type: "boolean",
     description:
-      "Overwrite a destination that is not empty; hand over although the source is open for writing",
+      "Overwrite a destination that is not empty; hand over although the source can still be written",
   },
 } as const;
 
@@ -77,24 +81,46 @@ export function readVolumeOptions(args: VolumeArguments) {
     handoff: args.handoff,
     activation: args.activate,
     blockBytes: parseBlockSize(args["block-size"]),
-    bytesPerSecond: args.bwlimit === undefined ? null : parseRate(args.bwlimit),
-    sourceTimeoutMs: args["source-timeout"] === undefined ? null : parseDuration(args["source-timeout"]),
+    bytesPerSecond: readFlag("--bwlimit", args.bwlimit, parseRate),
+    sourceTimeoutMs: readFlag("--source-timeout", args["source-timeout"], parseDuration),
     holdCutover: args["hold-cutover"] === true,
     force: args.force === true,
   };
 }
 
-/** A disk on this machine. Throws UsageError for one on another host. */
-export function localPath(text: string): string {
-  if (text === "") throw new UsageError("a disk's path is empty");
-  if (!/^[^/]+:\//.test(text) || existsSync(text)) return text;
-  throw new UsageError(`${text} is on another host, which this version cannot reach by itself`, {
-    hint: "use dlsm export on the source's host and dlsm attach on the destination's",
+/** The id that a command was given. Throws UsageError for what cannot be one. */
+export function idOf({ id }: { readonly id: string }): string {
+  if (isMigrationId(id)) return id;
+  throw new UsageError(`${JSON.stringify(id)} is not the id of a migration`, {
+    hint: "an id is made of 4 to 16 small letters and digits; dlsm status lists those on this machine",
   });
 }
 
+/** A disk on this machine. Throws UsageError for one on another host: `[USER@]HOST:PATH`, as for ssh. */
+export function localPath(text: string): string {
+  if (text === "") throw new UsageError("a disk's path is empty", { hint: "name a file or a block device" });
+  if (!/^[^/]+:/.test(text) || existsSync(text)) return text;
+  throw new UsageError(`${text} is on another host, which this version cannot reach by itself`, {
+    hint: "use dlsm export on the source's host and dlsm attach on the destination's " +
+      `(a file of that name here is ./${text})`,
+  });
+}
+
+/** A flag's value, null if it was not given; an error names the flag. */
+function readFlag<T>(flag: string, text: string | undefined, parse: (text: string) => T): T | null {
+  if (text === undefined) return null;
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new UsageError(`${flag}: ${error.message}`, { hint: error.hint, cause: error });
+  }
+}
+
 function parseBlockSize(text: string): number {
-  const bytes = parseSize(text);
+  const bytes = readFlag("--block-size", text, parseSize)!;
   if (bytes >= 4096 && bytes <= 1024 * 1024 && (bytes & (bytes - 1)) === 0) return bytes;
-  throw new UsageError(`--block-size ${text}: it must be a power of two from 4KiB to 1MiB`);
+  throw new UsageError(`--block-size: ${text} is not a power of two from 4KiB to 1MiB`, {
+    hint: "leave it out, or write 4KiB, 64KiB, 1MiB or one between them",
+  });
 }

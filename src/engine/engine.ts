@@ -192,7 +192,9 @@ async function openStore(
   const path = `${folders.state}/${engineFiles.map}`;
   if (!isNew && !existsSync(path)) {
     throw new PreconditionError(`the residency map ${path} is missing`, {
-      hint: "without it nobody knows which blocks of the destination are good: abort, and migrate anew",
+      hint:
+        "without it nobody knows which blocks of the destination are good: restore it from a backup, or give " +
+        `up with dlsm abort ${config.volumeId} --force and migrate anew (what was written here is lost then)`,
     });
   }
   const durable = openMapFile(path);
@@ -216,8 +218,8 @@ async function openStore(
     if (!(error instanceof MapError)) throw error;
     throw new PreconditionError(`the residency map ${path} cannot be used: ${error.message}`, {
       hint:
-        "the source still has all data that was not written here since the hand-off; restore the map from a " +
-        "backup, or abort",
+        "the source still has all data that was not written here since the hand-off: restore the map from a " +
+        `backup, or give up with dlsm abort ${config.volumeId} --force and migrate anew`,
       cause: error,
     });
   }

@@ -3,7 +3,7 @@
  * socket. It outlives the command that started it; its output is the engine's log.
  */
 import * as v from "valibot";
-import { messageOf } from "../lib/errors.ts";
+import { messageOf, PreconditionError } from "../lib/errors.ts";
 import { type Handlers, listenUnix } from "../rpc/mod.ts";
 import { engineConfigJournal, engineFiles, sourceExportSchema } from "./config.ts";
 import { Engine, type EngineFolders } from "./engine.ts";
@@ -13,7 +13,7 @@ import type { EngineStatus } from "./status.ts";
 export async function runEngine(folders: EngineFolders, isNew: boolean): Promise<void> {
   const log = (text: string) => console.error(`${new Date().toISOString()} ${text}`);
   const config = engineConfigJournal(folders.state).read();
-  if (config === undefined) throw new Error(`${folders.state} has no ${engineFiles.config}`);
+  if (config === undefined) throw new PreconditionError(`${folders.state} has no ${engineFiles.config}`);
   const engine = await Engine.start(config, folders, isNew, log);
   const stopped = Promise.withResolvers<void>();
   const stop = async () => {

@@ -147,8 +147,8 @@ export class Journal<T> {
     return new JournalError(
       this.path,
       `${problem}; the file is damaged`,
-      "the disks were not touched; restore the file from a backup, or move it away if its migration was " +
-        "never activated (after activation the destination disk holds data that is nowhere else: keep it)",
+      "the disks were not touched; restore the file from a backup, or give the migration up with dlsm abort " +
+        "(after the hand-off keep the destination disk: what was written to it is nowhere else)",
       cause,
     );
   }

@@ -42,18 +42,14 @@ export async function planMigration(context: Context, request: MigrateRequest): 
     holdCutover: request.holdCutover,
     byTicket: false,
   };
-  if (options.handoff === "now" && !request.force) refuseUsers(from.path, from.users);
+  if (options.handoff === "now" && !request.force) refuseUsers(`${from.host}:${from.path}`, from.users);
   const to = await destination.ask("destination.inspect", {
     path: request.destination,
     sizeBytes: from.sizeBytes,
     sourceBlockBytes: from.blockBytes,
     force: request.force,
+    source: { host: from.host, identity: from.identity, standsOn: [...from.standsOn] },
   });
-  if (to.host === from.host && (to.identity === from.identity || to.path === from.path)) {
-    throw new PreconditionError(`${from.path} and ${to.path} are the same disk on ${from.host}`, {
-      hint: "name another destination",
-    });
-  }
   if (to.freeBytes !== null && to.freeBytes < from.sizeBytes) {
     reporter.message(
       "warn",
@@ -122,7 +118,8 @@ export async function handOff(
 export async function activate(context: Context, id: string, isForced: boolean): Promise<void> {
   const { source: exported } = await knownEntries(context, id);
   if (exported !== undefined && !isForced) {
-    refuseUsers(exported.source.path, await context.source.ask("source.writers", { id }), id);
+    const { host, path } = exported.source;
+    refuseUsers(`${host}:${path}`, await context.source.ask("source.writers", { id }), id);
   }
   await context.destination.ask("destination.activate", { id });
 }
@@ -168,9 +165,9 @@ async function takeBack(context: Context, id: string): Promise<void> {
   }
 }
 
-function refuseUsers(path: string, users: readonly DiskUser[], id?: string): void {
+function refuseUsers(place: string, users: readonly DiskUser[], id?: string): void {
   if (users.length === 0) return;
-  throw new PreconditionError(`the source ${path} can still be written by ${describeUsers(users)}`, {
+  throw new PreconditionError(`the source ${place} can still be written by ${describeUsers(users)}`, {
     hint: id === undefined
       ? "stop that first; or attach now and hand over later with --handoff manual or --handoff-command"
       : `stop that, then dlsm activate ${id}; --force hands over all the same and risks what is written there`,

@@ -20,12 +20,18 @@ export function statusOf(entry: DestinationEntry, source: SourceEntry | undefine
     id: entry.id,
     phase: phaseOf(entry),
     handoff: entry.options.handoff,
-    createdAt: entry.createdAt,
-    source: entry.source,
-    destination: entry.destination,
+    createdAt: entry.isReadable ? entry.createdAt : source?.createdAt ?? "",
+    source: placesOf(entry, source).source,
+    destination: placesOf(entry, source).destination,
     disks: [disk],
     ...conditionOf([disk]),
   };
+}
+
+/** Where a destination's journal cannot be read, the source's may know. */
+function placesOf(entry: DestinationEntry, source: SourceEntry | undefined) {
+  if (entry.isReadable) return entry;
+  return { source: source?.source ?? entry.source, destination: source?.destination ?? entry.destination };
 }
 
 export function phaseOf(entry: DestinationEntry): Phase {
@@ -39,8 +45,8 @@ function diskStatus(entry: DestinationEntry, source: SourceEntry | undefined): D
   const { engine, stored } = entry;
   const needsSource = engine !== null && !engine.isSourceDetached && engine.state !== "synced";
   return {
-    source: entry.source.path,
-    destination: entry.destination.path,
+    source: placesOf(entry, source).source.path,
+    destination: placesOf(entry, source).destination.path,
     sizeBytes: entry.sizeBytes,
     blockBytes: entry.blockBytes,
     residentBytes: engine?.residentBytes ?? stored?.residentBytes ?? 0,

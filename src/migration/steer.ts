@@ -35,11 +35,18 @@ export async function resume(context: Context, id: string): Promise<void> {
 
 /** Takes everything away on both sides. After the hand-off only by force. */
 export async function abort(context: Context, id: string, isForced: boolean): Promise<void> {
-  const { destination } = await knownEntries(context, id);
+  const { source, destination } = await knownEntries(context, id);
   await context.destination.ask("destination.abort", { id, force: isForced });
   // What was exported by hand is released by hand.
   if (destination?.options.byTicket !== true) {
     await context.source.ask("source.release", { id, force: true });
+  }
+  if (destination?.isReadable === false) {
+    const path = source?.destination?.path ?? "the destination disk";
+    context.reporter.message(
+      "warn",
+      `${path} was left as it was, because the journal of ${id} cannot be read`,
+    );
   }
 }
 
@@ -59,6 +66,7 @@ export async function allowCutover(context: Context, id: string, isForced: boole
 
 export async function knownDestination(context: Context, id: string): Promise<DestinationEntry> {
   const { destination } = await knownEntries(context, id);
+  if (destination?.isReadable === false) throw new PreconditionError(`${destination.problem}`);
   if (destination === undefined) {
     throw new PreconditionError(`${id} is only an export on this machine`, {
       hint: "give this command where its destination is",

@@ -152,5 +152,6 @@ function describePhase(status: MigrationStatus): string {
 }
 
 function formatPlace({ host, path }: Place): string {
-  return host === null ? path : `${host}:${path}`;
+  const name = path === "" ? "(unknown)" : path;
+  return host === null || host === "" ? name : `${host}:${name}`;
 }

@@ -4,10 +4,9 @@
  * Each change is in the journal before it is made; each request can be repeated. How far the data is, only
  * the engine's map knows.
  */
-import { existsSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import {
   type EngineConfig,
   engineConfigJournal,
@@ -17,14 +16,15 @@ import {
   type SourceExport,
 } from "../engine/mod.ts";
 import { removeFileDurably } from "../lib/atomic-file.ts";
-import { FailedError, LockedError, PreconditionError } from "../lib/errors.ts";
+import { LockedError, PreconditionError } from "../lib/errors.ts";
 import { withLock } from "../lib/lock.ts";
-import { checkSocketPath } from "../lib/unix-socket.ts";
+import { brokenEntry, entryOf, notRunning, type Running } from "./destination-entry.ts";
 import { destinationJournal, type DestinationRecord } from "./destination-journal.ts";
 import { place } from "./disk-facts.ts";
 import { readDriver } from "./driver-file.ts";
-import { askEngine, engineStatus, startEngine, stopEngine } from "./engine-process.ts";
+import { askEngine, engineStatus, startEngine, stopEngine, untilConnected } from "./engine-process.ts";
 import {
+  checkRunFolder,
   listIds,
   lockPath,
   makeRoleFolders,
@@ -32,14 +32,19 @@ import {
   type RoleFolders,
   roleFolders,
 } from "./layout.ts";
-import { checkSameFile, inspectDestination, makeLocalFile, unmakeLocalFile } from "./local-file.ts";
+import {
+  checkSameFile,
+  identityAt,
+  inspectDestination,
+  type LocalFile,
+  makeLocalFile,
+  refuseSameDisk,
+  unmakeLocalFile,
+} from "./local-file.ts";
 import type { DestinationEntry, Replies, Request } from "./messages.ts";
 import { describe, unknownId } from "./source.ts";
 
 const lockTimeoutMs = 60_000;
-/** Until the engine must have logged in to the source for the first time. */
-const attachTimeoutMs = 20_000;
-
 export class DestinationRole {
   readonly #folders: RoleFolders;
 
@@ -48,32 +53,36 @@ export class DestinationRole {
   }
 
   async inspect(
-    { path, sizeBytes, force }: Request<"destination.inspect">,
+    { path, sizeBytes, force, source }: Request<"destination.inspect">,
   ): Promise<Replies["destination.inspect"]> {
-    const { origin: _origin, ...facts } = await inspectDestination(path, sizeBytes, force);
-    if (facts.identity !== null) this.#refuseSecond(facts.identity, facts.path);
+    if (source.host === hostname()) refuseSameDisk(path, source);
+    const { origin: _origin, ...facts } = await this.#inspect(path, sizeBytes, force);
     return { host: hostname(), ...facts };
   }
 
   /** Writes down what is to be done, after checking that it can be. */
   plan(plan: Request<"destination.plan">): Promise<null> {
     return this.#alone(async () => {
-      const file = await inspectDestination(plan.path, plan.sizeBytes, plan.force);
-      if (file.identity !== null) this.#refuseSecond(file.identity, file.path);
+      const file = await this.#inspect(plan.path, plan.sizeBytes, plan.force);
       const folders = roleFolders(this.#folders, "destination", plan.id);
-      checkSocketPath(join(folders.run, engineFiles.controlSocket));
-      makeRoleFolders(folders);
-      this.#write({
-        createdAt: new Date().toISOString(),
-        plan,
-        path: file.path,
-        identity: file.identity ?? "",
-        origin: file.origin,
-        state: "planned",
-        verified: null,
-        isReleased: false,
-        cutover: plan.options.holdCutover ? "hold" : "when-unused",
-      });
+      checkRunFolder(this.#folders, join(folders.run, engineFiles.controlSocket));
+      try {
+        makeRoleFolders(folders);
+        this.#write({
+          createdAt: new Date().toISOString(),
+          plan,
+          path: file.path,
+          identity: file.identity ?? "",
+          origin: file.origin,
+          state: "planned",
+          verified: null,
+          isReleased: false,
+          cutover: plan.options.holdCutover ? "hold" : "when-unused",
+        });
+      } catch (error) {
+        removeRoleFolders(this.#folders, "destination", plan.id);
+        throw error;
+      }
       return null;
     });
   }
@@ -221,7 +230,7 @@ export class DestinationRole {
       try {
         entries.push(await this.#entry(id));
       } catch (error) {
-        entries.push(brokenEntry(id, describe(error)));
+        entries.push(brokenEntry(describe(error), await this.#running(id)));
       }
     }
     return entries;
@@ -251,7 +260,7 @@ export class DestinationRole {
       source,
     });
     await startEngine(folders, true);
-    await this.#untilConnected(folders, source.address, source.port);
+    await untilConnected(folders, source);
     this.#write({ ...attaching, identity, state: "attached" });
   }
 
@@ -263,26 +272,6 @@ export class DestinationRole {
     for (const name of [engineFiles.map, engineFiles.config]) removeFileDurably(join(folders.state, name));
     rmSync(join(folders.run, engineFiles.liveMap), { force: true });
     this.#write({ ...record, state: "planned" });
-  }
-
-  async #untilConnected(folders: RoleFolders, address: string, port: number): Promise<void> {
-    const deadline = performance.now() + attachTimeoutMs;
-    for (;;) {
-      const status = await engineStatus(folders);
-      if (status === undefined) {
-        throw new FailedError("the engine ended while it was logging in to the source");
-      }
-      if (status.isConnected) return;
-      if (performance.now() > deadline) {
-        throw new PreconditionError(
-          `${hostname()} cannot log in to the source at ${address} port ${port}: ${
-            status.sourceError ?? "no answer"
-          }`,
-          { hint: "see that the destination can reach this address and port (firewall, route)" },
-        );
-      }
-      await sleep(20);
-    }
   }
 
   async #takeAway(id: string): Promise<void> {
@@ -302,35 +291,26 @@ export class DestinationRole {
     const record = this.#readable(id);
     if (record?.state === "planned") return false;
     const stored = readStoredStatus(folders);
-    // A map that cannot be read may stand for data that is nowhere else.
-    return stored?.activated ??
-      (record?.state !== "attaching" && existsSync(join(folders.state, engineFiles.map)));
+    // A map that cannot be read, or is gone, may stand for data that is nowhere else.
+    return stored?.activated ?? record?.state !== "attaching";
   }
 
   async #entry(id: string): Promise<DestinationEntry> {
-    const record = this.#record(id);
+    return entryOf(this.#record(id), await this.#running(id));
+  }
+
+  /** What is known without the journal. */
+  async #running(id: string): Promise<Running> {
     const folders = roleFolders(this.#folders, "destination", id);
     const engine = await engineStatus(folders) ?? null;
-    const stored = engine === null ? readStoredStatus(folders) ?? null : null;
-    const { plan, state } = record;
     return {
       id,
-      createdAt: record.createdAt,
-      state,
-      source: plan.source,
-      destination: { host: hostname(), path: record.path },
-      options: plan.options,
-      sizeBytes: plan.sizeBytes,
-      blockBytes: plan.blockBytes,
-      isActivated: engine === null ? await this.#isActivated(id) : engine.state !== "attached",
-      verified: record.verified,
-      isReleased: record.isReleased,
-      mayCutOver: record.cutover !== "hold",
+      host: hostname(),
       nbdSocket: join(folders.run, engineFiles.nbdSocket),
       engine,
-      stored,
+      stored: engine === null ? readStoredStatus(folders) ?? null : null,
+      isActivated: engine === null ? await this.#isActivated(id) : engine.state !== "attached",
       driverPid: readDriver(folders) ?? null,
-      problem: engine === null && state === "attached" ? notRunning(id).message : null,
     };
   }
 
@@ -341,11 +321,21 @@ export class DestinationRole {
     return reply;
   }
 
-  #refuseSecond(identity: string, path: string): void {
+  async #inspect(path: string, sizeBytes: number, isForced: boolean): Promise<LocalFile> {
+    const identity = identityAt(path);
+    // First, because that one's engine has the disk open.
+    if (identity !== null) this.#refuseSecond(path, (record) => record.identity === identity);
+    const file = await inspectDestination(path, sizeBytes, isForced);
+    this.#refuseSecond(path, (record) => record.path === file.path);
+    return file;
+  }
+
+  #refuseSecond(path: string, isSame: (record: DestinationRecord) => boolean): void {
     for (const id of listIds(this.#folders, "destination")) {
-      if (this.#readable(id)?.identity !== identity) continue;
+      const record = this.#readable(id);
+      if (record === undefined || !isSame(record)) continue;
       throw new LockedError(`${place(path)} is already the destination of ${id}`, {
-        hint: `see dlsm status ${id}`,
+        hint: `see dlsm status ${id}; end it with dlsm abort ${id}, or name another destination`,
       });
     }
   }
@@ -374,39 +364,16 @@ export class DestinationRole {
 
   #config(id: string): EngineConfig {
     const config = engineConfigJournal(roleFolders(this.#folders, "destination", id).state).read();
-    if (config === undefined) throw new PreconditionError(`the engine's configuration of ${id} is missing`);
+    if (config === undefined) {
+      const path = engineConfigJournal(roleFolders(this.#folders, "destination", id).state).path;
+      throw new PreconditionError(`the configuration of the engine of ${id}, ${path}, is missing`, {
+        hint: `restore it from a backup, or give up with dlsm abort ${id}`,
+      });
+    }
     return config;
   }
 
   #alone<T>(work: () => Promise<T>): Promise<T> {
     return withLock(lockPath(this.#folders), lockTimeoutMs, `another dlsm is busy on ${hostname()}`, work);
   }
-}
-
-function notRunning(id: string): PreconditionError {
-  return new PreconditionError(`the engine of ${id} does not run`, {
-    hint: `start it again with dlsm resume ${id}`,
-  });
-}
-
-function brokenEntry(id: string, problem: string): DestinationEntry {
-  return {
-    id,
-    createdAt: "",
-    state: "attached",
-    source: { host: "", path: "" },
-    destination: { host: hostname(), path: "" },
-    options: { handoff: "manual", handoffCommand: null, verify: false, holdCutover: false, byTicket: false },
-    sizeBytes: 0,
-    blockBytes: 0,
-    isActivated: true,
-    verified: null,
-    isReleased: false,
-    mayCutOver: false,
-    nbdSocket: "",
-    engine: null,
-    stored: null,
-    driverPid: null,
-    problem,
-  };
 }

@@ -1,10 +1,10 @@
 /** What a path is, before anything is done with it; every refusal says what and what to do. */
 import { accessSync, closeSync, constants, openSync, readSync, realpathSync, statSync } from "node:fs";
 import { hostname } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { errnoCode, messageOf, PreconditionError } from "../lib/errors.ts";
 import { inspectDisk, isTgtError } from "../node-iscsi-target/mod.ts";
-import { diskIdentity, diskUsers } from "./disk-users.ts";
+import { diskIdentity, diskUsers, standsOn } from "./disk-users.ts";
 import type { InspectedSource } from "./messages.ts";
 
 /** "host:path" for messages. */
@@ -23,12 +23,14 @@ export function inspectSource(path: string): InspectedSource & { readonly direct
       cause,
     });
   }
-  const disk = sizeOf(real);
+  // An image's own length says nothing about the disk in it.
   refuseFormats(real);
+  const disk = sizeOf(real);
   return {
     host: hostname(),
     path: real,
     identity: diskIdentity(stats),
+    standsOn: standsOn(real),
     isFile: stats.isFile(),
     sizeBytes: disk.sizeBytes,
     blockBytes: disk.blockBytes,
@@ -52,7 +54,9 @@ export function existing(path: string, what: "source" | "destination"): string {
     });
   }
   if (!stats.isFile() && !stats.isBlockDevice()) {
-    throw new PreconditionError(`the ${what} ${place(real)} is neither a file nor a block device`);
+    throw new PreconditionError(`the ${what} ${place(real)} is neither a file nor a block device`, {
+      hint: "name a raw disk image or a block device",
+    });
   }
   return real;
 }
@@ -63,12 +67,15 @@ export function newFilePath(path: string): string {
   try {
     folder = realpathSync(dirname(path));
   } catch (cause) {
-    throw unreachable(dirname(path), "destination", cause);
+    throw unreachable(dirname(path), "folder of the destination", cause);
   }
   try {
     accessSync(folder, constants.W_OK | constants.X_OK);
   } catch (cause) {
-    throw new PreconditionError(`no permission to make the destination in ${place(folder)}`, { cause });
+    throw new PreconditionError(`no permission to make the destination in ${place(folder)}`, {
+      hint: "run dlsm as root or as a user who can write there, or name another folder",
+      cause,
+    });
   }
   return join(folder, basename(path));
 }
@@ -78,19 +85,34 @@ export function sizeOf(path: string): { sizeBytes: number; blockBytes: 512 | 409
     return inspectDisk(path);
   } catch (error) {
     if (!isTgtError(error)) throw error;
-    throw new PreconditionError(`${place(path)}: ${error.message}`, { hint: error.hint, cause: error });
+    // Its message begins with the path.
+    const message = error.message.replace(JSON.stringify(path), place(path));
+    throw new PreconditionError(message, {
+      hint: error.hint ?? "name a raw disk image, or a block device",
+      cause: error,
+    });
   }
 }
 
-function unreachable(path: string, what: string, cause: unknown): PreconditionError {
+export function unreachable(path: string, what: string, cause: unknown): PreconditionError {
+  const where = place(resolve(path));
   const code = errnoCode(cause);
   if (code === "ENOENT" || code === "ENOTDIR") {
-    return new PreconditionError(`the ${what} ${place(path)} does not exist`, { cause });
+    return new PreconditionError(`the ${what} ${where} does not exist`, {
+      hint: "check its path, and whether what it is on is mounted",
+      cause,
+    });
   }
   if (code === "EACCES") {
-    return new PreconditionError(`no permission to reach the ${what} ${place(path)}`, { cause });
+    return new PreconditionError(`no permission to reach the ${what} ${where}`, {
+      hint: "run dlsm as root, or as a user who may enter every folder of the path",
+      cause,
+    });
   }
-  return new PreconditionError(`the ${what} ${place(path)} cannot be used: ${messageOf(cause)}`, { cause });
+  return new PreconditionError(`the ${what} ${where} cannot be used: ${messageOf(cause)}`, {
+    hint: "check its path",
+    cause,
+  });
 }
 
 /** Magic numbers of image formats that hold a disk, but are none. */
@@ -114,9 +136,16 @@ function refuseFormats(path: string): void {
   for (const { name, at, magic } of formats) {
     if (head.toString("latin1", at, at + magic.length) !== magic) continue;
     throw new PreconditionError(`the source ${place(path)} is a ${name} image, not a raw disk`, {
-      hint: `convert it first: qemu-img convert -f ${name} -O raw ${path} ${path}.raw`,
+      hint: `convert it first: qemu-img convert -f ${name} -O raw ${shellWord(path)} ${
+        shellWord(`${path}.raw`)
+      }`,
     });
   }
+}
+
+/** As it can be pasted into a shell. */
+function shellWord(text: string): string {
+  return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 function canReadDirect(path: string): boolean {

@@ -2,7 +2,15 @@
  * Who can write a disk right now: processes that have it open for writing, and what the kernel does with it
  * (mounts, swap, device-mapper, md, loop devices on a file). Without root only this user's processes are seen.
  */
-import { type BigIntStats, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import {
+  type BigIntStats,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  statSync,
+} from "node:fs";
 import type { DiskUser } from "./messages.ts";
 
 /** One disk, whatever path leads to it: the device number of a device, device and inode of a file. */
@@ -21,6 +29,37 @@ export function isSameDisk(before: string, stats: BigIntStats): boolean {
     return stats.isBlockDevice() && before.startsWith("dev:");
   }
   return before.endsWith(`:${stats.ino}`);
+}
+
+/**
+ * Identities of all that the disk is made of: itself, the disk that it is a partition of, the devices below
+ * a device-mapper or md device, the file behind a loop device, and what those are made of in turn.
+ */
+export function standsOn(path: string): string[] {
+  const found = new Set<string>();
+  const visit = (stats: BigIntStats) => {
+    const identity = diskIdentity(stats);
+    if (found.has(identity)) return;
+    found.add(identity);
+    if (stats.isBlockDevice()) visitDevice(deviceName(stats.rdev));
+  };
+  const visitDevice = (device: string) => {
+    found.add(`dev:${device}`);
+    const folder = `/sys/dev/block/${device}`;
+    const below = listed(`${folder}/slaves`).map((name) => `${folder}/slaves/${name}/dev`);
+    if (existsSync(`${folder}/partition`)) below.push(`${realpathSync(folder)}/../dev`);
+    for (const file of below) {
+      const name = lines(file)[0];
+      if (name !== undefined && !found.has(`dev:${name}`)) visitDevice(name);
+    }
+    const backing = lines(`${folder}/loop/backing_file`)[0];
+    const stats = backing === undefined
+      ? undefined
+      : statSync(backing, { bigint: true, throwIfNoEntry: false });
+    if (stats !== undefined) visit(stats);
+  };
+  visit(statSync(path, { bigint: true }));
+  return [...found];
 }
 
 /** Everybody who can write the disk, `exceptPids` left out. */
@@ -80,7 +119,8 @@ function isForWriting(pid: number, descriptor: string): boolean {
 function commandOf(pid: number): string {
   try {
     const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").filter((word) => word !== "");
-    const text = words.length > 0 ? words.join(" ") : readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+    const given = words.length > 0 ? words.join(" ") : readFileSync(`/proc/${pid}/comm`, "utf8");
+    const text = given.trim().replaceAll(/\s+/g, " ");
     return text.length > 80 ? `${text.slice(0, 79)}…` : text;
   } catch {
     return "unknown";

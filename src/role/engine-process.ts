@@ -1,16 +1,19 @@
 /** Starting an engine, talking to it, and making sure that it has ended. */
-import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
-import { engineFiles, type EngineStatus } from "../engine/mod.ts";
-import { FailedError, messageOf } from "../lib/errors.ts";
+import { engineFiles, type EngineStatus, type SourceExport } from "../engine/mod.ts";
+import { exitCodes, FailedError, LockedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { hasEnded, identify, isRunning, type ProcessId } from "../lib/process-id.ts";
 import { selfCommand } from "../lib/self.ts";
 import { connectUnix, NotListeningError, RpcClosedError } from "../rpc/mod.ts";
 import type { RoleFolders } from "./layout.ts";
 
 const startTimeoutMs = 30_000;
+/** Until the engine must have logged in to the source for the first time. */
+const attachTimeoutMs = 20_000;
 const callTimeoutMs = 60_000;
 const stopTimeoutMs = 60_000;
 
@@ -40,21 +43,45 @@ export async function engineStatus(folders: RoleFolders): Promise<EngineStatus |
   return await askEngine<EngineStatus>(folders, "status");
 }
 
-/** Starts the engine in a session of its own; resolves when it serves. Rejects with the reason from its log. */
+/** Starts the engine in a session of its own; resolves when it serves. Rejects with the error in its log. */
 export async function startEngine(folders: RoleFolders, isNew: boolean): Promise<EngineStatus> {
-  const id = launch(folders, isNew);
+  const { id, logStart } = launch(folders, isNew);
   const deadline = performance.now() + startTimeoutMs;
   for (let waitMs = 10;; waitMs = Math.min(waitMs * 2, 100)) {
     const status = await engineStatus(folders);
     if (status !== undefined) return status;
-    if (!isRunning(id)) throw new FailedError(`the engine ended at once: ${lastWords(folders)}`);
+    if (!isRunning(id)) throw lastError(folders, logStart);
     if (performance.now() > deadline) {
       process.kill(id.pid, "SIGKILL");
       throw new FailedError(
-        `the engine did not start within ${startTimeoutMs / 1000} s: ${lastWords(folders)}`,
+        `the engine did not start within ${startTimeoutMs / 1000} s: ${logSince(folders, logStart)}`,
+        { hint: `see its log, ${join(folders.state, engineFiles.log)}` },
       );
     }
     await sleep(waitMs);
+  }
+}
+
+/** Resolves when the engine is logged in to the source. */
+export async function untilConnected(folders: RoleFolders, { address, port }: SourceExport): Promise<void> {
+  const deadline = performance.now() + attachTimeoutMs;
+  for (;;) {
+    const status = await engineStatus(folders);
+    if (status === undefined) {
+      throw new FailedError("the engine ended while it was logging in to the source", {
+        hint: `see its log, ${join(folders.state, engineFiles.log)}`,
+      });
+    }
+    if (status.isConnected) return;
+    if (performance.now() > deadline) {
+      throw new PreconditionError(
+        `${hostname()} cannot log in to the source at ${address} port ${port}: ${
+          status.sourceError ?? "no answer"
+        }`,
+        { hint: "see that the destination can reach this address and port (firewall, route)" },
+      );
+    }
+    await sleep(20);
   }
 }
 
@@ -74,11 +101,14 @@ export async function stopEngine(folders: RoleFolders): Promise<void> {
   }
 }
 
-function launch(folders: RoleFolders, isNew: boolean): ProcessId {
-  const { program, args } = selfCommand(["engine", folders.state, folders.run, ...(isNew ? ["--new"] : [])]);
+/** Also says how long the log was before: what comes after is this engine's. */
+function launch(folders: RoleFolders, isNew: boolean): { id: ProcessId; logStart: number } {
+  const given = ["engine", folders.state, folders.run, "--json", ...(isNew ? ["--new"] : [])];
+  const { program, args } = selfCommand(given);
   // Any descriptor will do, whatever execa's types say.
   const log = openSync(join(folders.state, engineFiles.log), "a", 0o600) as 3;
   try {
+    const logStart = fstatSync(log).size;
     const child = execa(program, args, {
       cwd: "/",
       env: { UV_THREADPOOL_SIZE: "8" },
@@ -90,17 +120,36 @@ function launch(folders: RoleFolders, isNew: boolean): ProcessId {
     const id = child.pid === undefined ? undefined : identify(child.pid);
     if (id === undefined) throw new FailedError("the engine's process could not be started");
     child.nodeChildProcess.unref();
-    return id;
+    return { id, logStart };
   } finally {
     closeSync(log);
   }
 }
 
-/** The end of the engine's log: why it ended. */
-function lastWords(folders: RoleFolders): string {
+/** Why the engine ended: with --json its error is a line {"error": {exitCode, message, hint}} in its log. */
+function lastError(folders: RoleFolders, logStart: number): Error {
+  const text = logSince(folders, logStart);
+  for (const line of text.split("\n").filter((each) => each.startsWith('{"error":'))) {
+    try {
+      const { exitCode, message, hint } = JSON.parse(line).error;
+      const Kind = exitCode === exitCodes.precondition
+        ? PreconditionError
+        : exitCode === exitCodes.locked
+        ? LockedError
+        : FailedError;
+      return new Kind(message, { hint: hint ?? `see its log, ${join(folders.state, engineFiles.log)}` });
+    } catch {
+      // Cut short.
+    }
+  }
+  return new FailedError(`the engine ended at once: ${text.trim().split("\n").slice(-3).join(" / ")}`, {
+    hint: `see its log, ${join(folders.state, engineFiles.log)}`,
+  });
+}
+
+function logSince(folders: RoleFolders, logStart: number): string {
   try {
-    const lines = readFileSync(join(folders.state, engineFiles.log), "utf8").trim().split("\n");
-    return lines.slice(-3).join(" / ");
+    return readFileSync(join(folders.state, engineFiles.log)).subarray(logStart).toString();
   } catch (error) {
     return `its log cannot be read (${messageOf(error)})`;
   }

@@ -2,6 +2,8 @@
 import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { syncFolder } from "../lib/atomic-file.ts";
+import { messageOf, PreconditionError } from "../lib/errors.ts";
+import { maxSocketPathBytes } from "../lib/unix-socket.ts";
 
 export interface RoleFolders {
   /** Survives a reboot. */
@@ -20,12 +22,31 @@ export function roleFolders(folders: RoleFolders, role: RoleName, id: string): R
   };
 }
 
+/** Throws PreconditionError if they cannot be made. */
 export function makeRoleFolders({ state, run }: RoleFolders): void {
   for (const path of [state, run]) {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
-    chmodSync(path, 0o700);
+    try {
+      mkdirSync(path, { recursive: true, mode: 0o700 });
+      chmodSync(path, 0o700);
+    } catch (cause) {
+      throw new PreconditionError(`the folder ${path} cannot be made: ${messageOf(cause)}`, {
+        hint:
+          "see that its file system is writable and has space, or name other folders in DLSM_STATE_DIR and " +
+          "DLSM_RUN_DIR",
+        cause,
+      });
+    }
   }
   syncFolder(dirname(state));
+}
+
+/** Throws PreconditionError if `longestSocket`, a path in the run folder, is longer than a socket's may be. */
+export function checkRunFolder({ run }: RoleFolders, longestSocket: string): void {
+  const excess = Buffer.byteLength(longestSocket) - maxSocketPathBytes;
+  if (excess <= 0) return;
+  throw new PreconditionError(`the run folder ${run} has too long a path for unix sockets in it`, {
+    hint: `name one that is at least ${excess} bytes shorter in DLSM_RUN_DIR`,
+  });
 }
 
 /** Removes the role's folders, and those above that are empty then. */

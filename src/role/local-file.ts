@@ -12,13 +12,13 @@ import {
   truncateSync,
   unlinkSync,
 } from "node:fs";
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 import { execa } from "execa";
 import { syncFolder } from "../lib/atomic-file.ts";
 import { errnoCode, messageOf, PreconditionError } from "../lib/errors.ts";
 import { formatSize } from "../lib/units.ts";
-import { existing, newFilePath, place, sizeOf } from "./disk-facts.ts";
-import { describeUsers, diskIdentity, diskUsers, isSameDisk } from "./disk-users.ts";
+import { existing, newFilePath, place, sizeOf, unreachable } from "./disk-facts.ts";
+import { describeUsers, diskIdentity, diskUsers, isSameDisk, standsOn } from "./disk-users.ts";
 
 export interface LocalFile {
   readonly path: string;
@@ -34,8 +34,12 @@ export async function inspectDestination(
   sizeBytes: number,
   isForced: boolean,
 ): Promise<LocalFile> {
-  if (path.endsWith("/")) throw new PreconditionError(`the destination ${place(path)} names a folder`);
-  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) {
+  if (path.endsWith("/")) {
+    throw new PreconditionError(`the destination ${place(resolve(path))} is named as a folder`, {
+      hint: "name the file to be made in it, or a block device",
+    });
+  }
+  if (isNothingAt(path)) {
     const real = newFilePath(path);
     return { path: real, identity: null, origin: "made", freeBytes: freeBytesAt(dirname(real)) };
   }
@@ -47,7 +51,7 @@ export async function inspectDestination(
       hint: "stop who uses it, or name another destination",
     });
   }
-  checkWritable(real);
+  closeSync(openForUse(real, false));
   const identity = diskIdentity(stats);
   if (stats.isFile() && stats.size === 0n) {
     return { path: real, identity, origin: "empty", freeBytes: freeBytesAt(dirname(real)) };
@@ -57,11 +61,49 @@ export async function inspectDestination(
   return { path: real, identity, origin: "existing", freeBytes: null };
 }
 
+/** The disk's identity; null if there is nothing yet, or it cannot be reached. */
+export function identityAt(path: string): string | null {
+  try {
+    return diskIdentity(statSync(path, { bigint: true }));
+  } catch {
+    return null;
+  }
+}
+
+/** Throws PreconditionError if one of the disks is (a part of, or made of) the other. */
+export function refuseSameDisk(
+  path: string,
+  source: { readonly identity: string; readonly standsOn: readonly string[] },
+): void {
+  const identity = identityAt(path);
+  if (identity === null) return;
+  const isSame = identity === source.identity;
+  const overlaps = source.standsOn.includes(identity) || standsOn(path).includes(source.identity);
+  if (!isSame && !overlaps) return;
+  const where = place(resolve(path));
+  throw new PreconditionError(
+    isSame
+      ? `source and destination are the same disk: ${where}`
+      : `source and destination share their storage: the destination ${where} is a part of the source's disk, or ` +
+        "the source of it",
+    { hint: "name another destination" },
+  );
+}
+
+/** Nothing, not even a link to nothing. */
+function isNothingAt(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) === undefined;
+  } catch (cause) {
+    throw unreachable(path, "destination", cause);
+  }
+}
+
 /** Makes the file (mode 0600) or gives an empty one its size; durable. Returns its identity. */
 export function makeLocalFile({ path, origin }: LocalFile, sizeBytes: number): string {
   if (origin === "existing") return diskIdentity(statSync(path, { bigint: true }));
   const isNew = origin === "made";
-  const descriptor = openSync(path, isNew ? "wx+" : "r+", 0o600);
+  const descriptor = openForUse(path, isNew);
   try {
     try {
       ftruncateSync(descriptor, sizeBytes);
@@ -102,13 +144,23 @@ export function checkSameFile(path: string, identity: string, sizeBytes: number)
   });
 }
 
-function checkWritable(path: string): void {
+function openForUse(path: string, isNew: boolean): number {
   try {
-    closeSync(openSync(path, "r+"));
+    return openSync(path, isNew ? "wx+" : "r+", 0o600);
   } catch (cause) {
+    const code = errnoCode(cause);
     throw new PreconditionError(
-      `the destination ${place(path)} cannot be opened for writing: ${errnoCode(cause) ?? messageOf(cause)}`,
-      { hint: "run dlsm as root, or as a user who can write it", cause },
+      isNew
+        ? `the destination ${place(path)} cannot be made: ${code ?? messageOf(cause)}`
+        : code === "EACCES" || code === "EPERM"
+        ? `no permission to write the destination ${place(path)}`
+        : `the destination ${place(path)} cannot be opened for writing: ${code ?? messageOf(cause)}`,
+      {
+        hint: code === "ENOSPC" || code === "EDQUOT"
+          ? "make space on its file system, or name another destination"
+          : "run dlsm as root or as a user who can write there, or name another destination",
+        cause,
+      },
     );
   }
 }

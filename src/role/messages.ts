@@ -8,6 +8,7 @@ import { type EngineStatus, sourceExportSchema } from "../engine/mod.ts";
 
 /** Names a migration on every host: 8 letters and digits. */
 export const idSchema = v.pipe(v.string(), v.regex(/^[a-z0-9]{4,16}$/));
+export const isMigrationId = (text: string): boolean => v.is(idSchema, text);
 const pathSchema = v.pipe(
   v.string(),
   v.minLength(1),
@@ -73,6 +74,8 @@ export const requests = {
     sizeBytes: bytes,
     sourceBlockBytes: v.picklist([512, 4096]),
     force: v.boolean(),
+    /** The source, if it is on this host: it must not be the same disk. */
+    source: v.object({ host: v.string(), identity: v.string(), standsOn: v.array(v.string()) }),
   }),
   "destination.plan": planSchema,
   "destination.attach": v.object({ id: idSchema, export: sourceExportSchema }),
@@ -102,6 +105,8 @@ export interface InspectedSource {
   readonly path: string;
   /** Tells whether two paths are one disk of this host. */
   readonly identity: string;
+  /** Its own identity and those of the disks and files that it is made of. */
+  readonly standsOn: readonly string[];
   readonly isFile: boolean;
   readonly sizeBytes: number;
   readonly blockBytes: 512 | 4096;
@@ -140,6 +145,8 @@ export interface SourceEntry {
 
 export interface DestinationEntry {
   readonly id: string;
+  /** False if its journal cannot be read: `problem` says why, and what is not known is empty. */
+  readonly isReadable: boolean;
   readonly createdAt: string;
   readonly state: "planned" | "attaching" | "attached" | "finishing" | "aborting";
   readonly source: Endpoint;

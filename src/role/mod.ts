@@ -8,6 +8,7 @@ import { type Replies, type Request, type RequestName, requests } from "./messag
 import { SourceRole } from "./source.ts";
 
 export type * from "./messages.ts";
+export { isMigrationId } from "./messages.ts";
 export { describeUsers } from "./disk-users.ts";
 export { becomeDriver } from "./driver-file.ts";
 export { listIds, type RoleFolders, roleFolders } from "./layout.ts";

@@ -15,6 +15,7 @@ import { inspectSource, place } from "./disk-facts.ts";
 import { diskUsers, isSameDisk } from "./disk-users.ts";
 import { hashExtents } from "./hash.ts";
 import {
+  checkRunFolder,
   listIds,
   lockPath,
   makeRoleFolders,
@@ -44,6 +45,7 @@ export class SourceRole {
     return this.#alone(async () => {
       const disk = inspectSource(request.path);
       this.#refuseSecond(disk.identity, disk.path);
+      checkRunFolder(this.#folders, join(roleFolders(this.#folders, "source", request.id).run, "tgt", "s.1"));
       const record: SourceRecord = {
         id: request.id,
         createdAt: new Date().toISOString(),
@@ -68,8 +70,8 @@ export class SourceRole {
           holesReadZero: disk.isFile,
         },
       };
-      makeRoleFolders(roleFolders(this.#folders, "source", request.id));
       try {
+        makeRoleFolders(roleFolders(this.#folders, "source", request.id));
         this.#journal(request.id).write(record);
         return await this.#serve(record);
       } catch (error) {
@@ -169,9 +171,9 @@ export class SourceRole {
       return await this.#start(record, address, known);
     } catch (error) {
       const mayMove = port === 0 && known !== 0 && isTgtError(error) && error.reason === "portInUse";
-      if (!mayMove) throw userError(error, record.path);
+      if (!mayMove) throw userError(error, record);
       return await this.#start(record, address, 0).catch((second) => {
-        throw userError(second, record.path);
+        throw userError(second, record);
       });
     }
   }
@@ -256,8 +258,20 @@ function newCredentials() {
   return { user: `u${randomBytes(6).toString("hex")}`, secret: randomBytes(16).toString("hex") };
 }
 
-function userError(error: unknown, path: string): unknown {
+function userError(error: unknown, { path, portal }: SourceRecord): unknown {
   if (!isTgtError(error)) return error;
+  if (error.reason === "portInUse") {
+    return new PreconditionError(
+      `cannot export ${place(path)}: port ${portal.port} of ${portal.address} is in use by another program`,
+      { hint: "name another port with --portal, or leave the port out for any free one", cause: error },
+    );
+  }
+  if (error.reason === "addressNotAvailable") {
+    return new PreconditionError(
+      `cannot export ${place(path)}: ${portal.address} is not an address of ${hostname()}`,
+      { hint: "name one of this host's addresses with --portal (ip address lists them)", cause: error },
+    );
+  }
   const message = `cannot export ${place(path)}: ${error.message}`;
   const isOurs = error.reason === "badReply" || error.reason === "startFailed" || error.reason === "timeout";
   const details = { hint: error.hint, cause: error };

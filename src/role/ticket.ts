@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import * as v from "valibot";
 import { sourceExportSchema } from "../engine/mod.ts";
-import { decodeCbor, encodeCbor } from "../lib/cbor.ts";
+import { decodeCbor, encodeCbor, problemOfCbor } from "../lib/cbor.ts";
 import { PreconditionError } from "../lib/errors.ts";
 import { endpointSchema, idSchema } from "./messages.ts";
 
@@ -21,13 +21,14 @@ export function encodeTicket(ticket: Ticket): string {
   return prefix + Buffer.concat([check(bytes), bytes]).toString("base64url");
 }
 
-/** Throws PreconditionError for anything but a whole ticket. */
-export function decodeTicket(text: string): Ticket {
+/** Throws PreconditionError for anything but a whole ticket; `from` says where it came from. */
+export function decodeTicket(text: string, from: string): Ticket {
   const refuse = (why: string) =>
-    new PreconditionError(`this is no ticket: ${why}`, {
+    new PreconditionError(`what is in ${from} is no ticket: ${why}`, {
       hint: "give the line that dlsm export printed, as it was",
     });
   const line = text.trim();
+  if (line === "") throw refuse("it is empty");
   if (line.length > maxTicketCharacters) throw refuse("it is too long");
   if (!line.startsWith(prefix)) throw refuse(`it does not begin with ${prefix}`);
   const bytes = Buffer.from(line.slice(prefix.length), "base64url");
@@ -35,8 +36,9 @@ export function decodeTicket(text: string): Ticket {
   if (!check(payload).equals(bytes.subarray(0, checkBytes))) {
     throw refuse("a part of it is missing or changed");
   }
-  const parsed = v.safeParse(ticketSchema, decodeCbor(payload));
-  if (!parsed.success) throw refuse("its content makes no sense");
+  const problem = problemOfCbor(payload);
+  const parsed = problem === undefined ? v.safeParse(ticketSchema, decodeCbor(payload)) : undefined;
+  if (!parsed?.success) throw refuse("its content makes no sense");
   return parsed.output;
 }
 

@@ -2,12 +2,13 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { defineCommand } from "citty";
-import { messageOf, PreconditionError, UsageError } from "../../lib/errors.ts";
+import { errnoCode, messageOf, PreconditionError, UsageError } from "../../lib/errors.ts";
 import { attachByTicket, exportByHand, handOff, statusById } from "../../migration/mod.ts";
 import { decodeTicket } from "../../role/mod.ts";
 import {
   detachOption,
   idArgument,
+  idOf,
   jsonOption,
   localPath,
   readVolumeOptions,
@@ -21,42 +22,44 @@ export const exportCommand = defineCommand({
     disk: {
       type: "positional",
       required: true,
-      valueHint: "DISK",
       description: "A raw disk image or block device",
     },
     allow: {
       type: "string",
       required: true,
       valueHint: "ADDRESS",
-      description: "The destination's IP address",
+      description: "IP address of the destination's host, the only one that may log in",
     },
     portal: {
       type: "string",
       default: "127.0.0.1",
       valueHint: "IP[:PORT]",
-      description: "This host's address to listen on, never all of them; [IP6]:PORT for IPv6",
+      description:
+        "Address of this host to listen on, and port (any free one if not given); [IP6]:PORT for IPv6",
     },
     output: {
       type: "string",
       alias: "o",
       valueHint: "FILE",
-      description: "Write the ticket to FILE (mode 0600)",
+      description: "Write the ticket to a new FILE (mode 0600) instead of printing it",
     },
     ...jsonOption,
   },
   async run({ args }) {
     const reporter = reporterFor(args);
-    if (isIP(args.allow) === 0) throw new UsageError(`--allow ${args.allow}: give one IP address`);
     const portal = parsePortal(args.portal);
+    const request = { path: localPath(args.disk), portal, allow: checkAllowed(args.allow, portal.address) };
     await withSession(reporter, async (session) => {
-      const request = { path: localPath(args.disk), portal, allow: args.allow };
       const { id, ticket } = await exportByHand(session, request);
       if (args.output !== undefined) {
         try {
           writeFileSync(args.output, `${ticket}\n`, { mode: 0o600, flag: "wx" });
         } catch (error) {
           await session.source.ask("source.release", { id, force: true });
-          throw new PreconditionError(`the ticket cannot be written to ${args.output}: ${messageOf(error)}`);
+          throw new PreconditionError(`the ticket cannot be written to ${args.output}: ${why(error)}`, {
+            hint: "nothing is exported; name a new file, in a folder that you may write",
+            cause: error,
+          });
         }
       }
       const isPrinted = args.output === undefined;
@@ -78,10 +81,13 @@ export const attach = defineCommand({
     ticket: {
       type: "positional",
       required: true,
-      valueHint: "TICKET",
-      description: "The ticket's file, or - for stdin",
+      description: "File with the ticket of dlsm export, or - for stdin",
     },
-    disk: { type: "positional", required: true, valueHint: "DISK", description: "Where the disk goes" },
+    disk: {
+      type: "positional",
+      required: true,
+      description: "Where the disk goes: a new file, or a block device that is large enough",
+    },
     ...volumeOptions,
     ...detachOption,
     ...jsonOption,
@@ -89,9 +95,9 @@ export const attach = defineCommand({
   async run({ args }) {
     const reporter = reporterFor(args);
     const options = readVolumeOptions(args);
-    const ticket = decodeTicket(readTicket(args.ticket));
+    const request = { ...options, destination: localPath(args.disk), verify: false };
+    const ticket = decodeTicket(readTicket(args.ticket), args.ticket === "-" ? "stdin" : args.ticket);
     await withSession(reporter, async (session) => {
-      const request = { ...options, destination: localPath(args.disk), verify: false };
       const entry = await attachByTicket(session, ticket, request);
       const { id } = entry;
       const isHandedOver = await handOff(session, entry, options.force);
@@ -120,14 +126,17 @@ export const release = defineCommand({
   },
   async run({ args }) {
     const reporter = reporterFor(args);
+    const id = idOf(args);
     await withSession(reporter, async ({ source }) => {
-      const { wasThere } = await source.ask("source.release", { id: args.id, force: args.force === true });
+      const { wasThere } = await source.ask("source.release", { id, force: args.force === true });
       if (!wasThere) {
-        throw new PreconditionError(`there is no export ${args.id} here`, { hint: "dlsm status lists them" });
+        throw new PreconditionError(`there is no export ${id} on this machine`, {
+          hint: "dlsm status lists them",
+        });
       }
       reporter.result({
-        json: { id: args.id, released: true },
-        lines: [`${args.id} released: its disk stays as it is`],
+        json: { id, released: true },
+        lines: [`${id} released: its disk stays as it is`],
       });
     });
   },
@@ -137,8 +146,40 @@ function readTicket(path: string): string {
   try {
     return readFileSync(path === "-" ? 0 : path, "utf8");
   } catch (error) {
-    throw new PreconditionError(`the ticket ${path} cannot be read: ${messageOf(error)}`);
+    throw new PreconditionError(`the ticket ${path} cannot be read: ${why(error)}`, {
+      hint: "name the file that dlsm export --output wrote, or - for stdin",
+      cause: error,
+    });
   }
+}
+
+function why(error: unknown): string {
+  switch (errnoCode(error)) {
+    case "ENOENT":
+      return "no such file or folder";
+    case "EEXIST":
+      return "it exists already";
+    case "EISDIR":
+      return "it is a folder";
+    case "EACCES":
+      return "permission denied";
+    default:
+      return messageOf(error);
+  }
+}
+
+/** The one address that may log in, which has to be of the family that is listened on. */
+function checkAllowed(allow: string, listenAddress: string): string {
+  const family = isIP(allow);
+  if (family === 0) {
+    throw new UsageError(`--allow: ${allow} is not an IP address`, {
+      hint: "give the one address that the destination's host connects from",
+    });
+  }
+  if (family === isIP(listenAddress)) return allow;
+  throw new UsageError(`--allow: ${allow} cannot log in to ${listenAddress}: one is IPv4, the other IPv6`, {
+    hint: "name an address of this host of the same kind with --portal",
+  });
 }
 
 function parsePortal(text: string): { address: string; port: number } {
@@ -146,6 +187,12 @@ function parsePortal(text: string): { address: string; port: number } {
   const groups = match?.groups ?? {};
   const address = groups.six ?? groups.four ?? text;
   const port = Number(groups.sixPort ?? groups.port ?? 0);
-  if (isIP(address) !== 0 && port <= 65535) return { address, port };
-  throw new UsageError(`--portal ${text}: give an IP address of this host, with :PORT if you like`);
+  const isWildcard = /^[0:.]+$/.test(address);
+  if (isIP(address) !== 0 && !isWildcard && port <= 65535) return { address, port };
+  throw new UsageError(
+    isWildcard
+      ? `--portal: ${text} would listen on all addresses`
+      : `--portal: ${text} is not an IP address with a port from 0 to 65535`,
+    { hint: "give one IP address of this host, such as 192.0.2.7 or 192.0.2.7:3260 or [2001:db8::7]:3260" },
+  );
 }

@@ -1,6 +1,7 @@
 /** Commands that dlsm gives itself: the engine's process, and the driver in the background. */
 import { defineCommand } from "citty";
 import { InterruptedError } from "../../lib/errors.ts";
+import { jsonOption } from "../options.ts";
 import { drive as driveMigration, reporterFor, withSession } from "../session.ts";
 import { runEngine } from "../../engine/mod.ts";
 
@@ -10,6 +11,7 @@ export const engine = defineCommand({
     state: { type: "positional", required: true, description: "State folder of the volume" },
     run: { type: "positional", required: true, description: "Run folder of the volume" },
     new: { type: "boolean", description: "Make its residency map" },
+    ...jsonOption,
   },
   run: ({ args }) => runEngine({ state: args.state, run: args.run }, args.new === true),
 });

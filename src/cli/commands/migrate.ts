@@ -10,23 +10,24 @@ export const migrate = defineCommand({
     source: {
       type: "positional",
       required: true,
-      valueHint: "SOURCE",
-      description: "A raw disk image or block device",
+      description: "The disk that moves: a raw image or a block device",
     },
     destination: {
       type: "positional",
       required: true,
-      valueHint: "DESTINATION",
-      description: "Where it goes",
+      description: "Where it goes: a new file, or a block device that is large enough",
     },
     ...volumeOptions,
     "handoff-command": {
       type: "string",
       valueHint: "CMD",
       description:
-        "Run CMD (by sh, with DLSM_NBD_URI set) to move the disk's user; hand over if it ends well",
+        "Run CMD (by sh, with DLSM_NBD_URI set) to move who uses the disk; hand over if it ends well",
     },
-    verify: { type: "boolean", description: "At the end compare hashes of what was moved on both sides" },
+    verify: {
+      type: "boolean",
+      description: "At the end compare hashes of both sides' copies of what was moved",
+    },
     ...detachOption,
     ...jsonOption,
   },
@@ -35,16 +36,19 @@ export const migrate = defineCommand({
     const options = readVolumeOptions(args);
     const handoffCommand = args["handoff-command"] ?? null;
     if (handoffCommand !== null && options.handoff !== undefined) {
-      throw new UsageError("--handoff and --handoff-command exclude each other");
-    }
-    await withSession(reporter, async (session) => {
-      const id = await planMigration(session, {
-        ...options,
-        source: localPath(args.source),
-        destination: localPath(args.destination),
-        handoffCommand,
-        verify: args.verify === true,
+      throw new UsageError("--handoff and --handoff-command exclude each other", {
+        hint: "leave --handoff out: the disk is handed over when the command has ended well",
       });
+    }
+    const request = {
+      ...options,
+      source: localPath(args.source),
+      destination: localPath(args.destination),
+      handoffCommand,
+      verify: args.verify === true,
+    };
+    await withSession(reporter, async (session) => {
+      const id = await planMigration(session, request);
       const entry = await setUp(session, id);
       const isHandedOver = await handOff(session, entry, options.force);
       const status = await statusById(session, id);

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { defineCommand } from "citty";
 import { allStatuses, type Context, statusById } from "../../migration/mod.ts";
 import { statusLines } from "../../report/mod.ts";
-import { jsonOption } from "../options.ts";
+import { idOf, jsonOption } from "../options.ts";
 import { reporterFor, withSession } from "../session.ts";
 
 const watchMs = 1_000;
@@ -10,16 +10,17 @@ const watchMs = 1_000;
 export const status = defineCommand({
   meta: { name: "status", description: "What runs, how far it is, how fast, when it is done" },
   args: {
-    id: { type: "positional", required: false, valueHint: "ID", description: "Only this migration" },
-    watch: { type: "boolean", description: "Every second, until there is none left" },
+    id: { type: "positional", required: false, description: "Only this migration" },
+    watch: { type: "boolean", description: "Again every second, until it has ended" },
     ...jsonOption,
   },
   async run({ args }) {
     const reporter = reporterFor(args);
+    const id = args.id === undefined ? undefined : idOf({ id: args.id });
     await withSession(reporter, async (session) => {
       let isFirst = true;
       for (;;) {
-        const statuses = await statusesFor(session, args.id, isFirst);
+        const statuses = await statusesFor(session, id, isFirst);
         for (const status of statuses) reporter.result({ json: status, lines: statusLines(status) });
         if (statuses.length === 0 && isFirst) reporter.message("info", "no migration on this machine");
         if (!args.watch || statuses.length === 0) return;

@@ -3,7 +3,7 @@ import { defineCommand } from "citty";
 import { PreconditionError } from "../../lib/errors.ts";
 import { formatSize, parseRate } from "../../lib/units.ts";
 import * as migration from "../../migration/mod.ts";
-import { detachOption, idArgument, jsonOption } from "../options.ts";
+import { detachOption, idArgument, idOf, jsonOption } from "../options.ts";
 import { detach, follow, reporterFor, type Session, showStatus, withSession } from "../session.ts";
 
 /** Does `work`, then shows where the migration stands. */
@@ -12,10 +12,11 @@ async function steer(
   work: (session: Session, id: string) => Promise<unknown>,
 ): Promise<void> {
   const reporter = reporterFor(args);
+  const id = idOf(args);
   await withSession(reporter, async (session) => {
-    await migration.knownDestination(session, args.id);
-    await work(session, args.id);
-    showStatus(reporter, await migration.statusById(session, args.id));
+    await migration.knownDestination(session, id);
+    await work(session, id);
+    showStatus(reporter, await migration.statusById(session, id));
   });
 }
 
@@ -42,7 +43,7 @@ export const limit = defineCommand({
   meta: { name: "limit", description: "Limit the background sync" },
   args: {
     ...idArgument,
-    rate: { type: "positional", required: true, valueHint: "RATE", description: "Such as 100MiB/s, or off" },
+    rate: { type: "positional", required: true, description: "Such as 100MiB/s, or off" },
     ...jsonOption,
   },
   run: ({ args }) => {
@@ -56,11 +57,12 @@ export const resume = defineCommand({
   args: { ...idArgument, ...detachOption, ...jsonOption },
   async run({ args }) {
     const reporter = reporterFor(args);
+    const id = idOf(args);
     await withSession(reporter, async (session) => {
-      await migration.resume(session, args.id);
-      if (!args.detach) return await follow(session, args.id);
-      detach(session, args.id);
-      showStatus(reporter, await migration.statusById(session, args.id));
+      await migration.resume(session, id);
+      if (!args.detach) return await follow(session, id);
+      detach(session, id);
+      showStatus(reporter, await migration.statusById(session, id));
     });
   },
 });
@@ -70,21 +72,22 @@ export const cutover = defineCommand({
   args: {
     ...idArgument,
     force: { type: "boolean", description: "Disconnect the clients that still use the volume" },
-    ...detachOption,
+    detach: { type: "boolean", description: "Do not wait for the end; it comes by itself" },
     ...jsonOption,
   },
   async run({ args }) {
     const reporter = reporterFor(args);
+    const id = idOf(args);
     await withSession(reporter, async (session) => {
-      await migration.allowCutover(session, args.id, args.force === true);
-      const { engine } = await migration.knownDestination(session, args.id);
+      await migration.allowCutover(session, id, args.force === true);
+      const { engine } = await migration.knownDestination(session, id);
       if (engine !== null && engine.clients > 0 && args.force !== true) {
-        throw new PreconditionError(`${args.id} is still used over ${engine.clients} NBD connection(s)`, {
+        throw new PreconditionError(`${id} is still used over ${engine.clients} NBD connection(s)`, {
           hint: "it is cut over when they are closed; --force disconnects them",
         });
       }
-      if (args.detach) detach(session, args.id);
-      else await follow(session, args.id);
+      if (args.detach) detach(session, id);
+      else await follow(session, id);
     });
   },
 });
@@ -98,12 +101,13 @@ export const abort = defineCommand({
   },
   async run({ args }) {
     const reporter = reporterFor(args);
+    const id = idOf(args);
     await withSession(reporter, async (session) => {
-      const status = await migration.statusById(session, args.id);
-      await migration.abort(session, args.id, args.force === true);
+      const status = await migration.statusById(session, id);
+      await migration.abort(session, id, args.force === true);
       reporter.result({
         json: { ...status, phase: "aborted", disks: [] },
-        lines: [`${args.id} aborted: ${status.source.path} is as it was`],
+        lines: [`${id} aborted: ${status.source.path} is as it was`],
       });
     });
   },
@@ -114,20 +118,21 @@ export const verify = defineCommand({
   args: { ...idArgument, ...jsonOption },
   async run({ args }) {
     const reporter = reporterFor(args);
+    const id = idOf(args);
     await withSession(reporter, async (session) => {
-      const entry = await migration.knownDestination(session, args.id);
+      const entry = await migration.knownDestination(session, id);
       if (entry.options.byTicket || entry.isReleased) {
         const why = entry.isReleased ? "its source was released" : "it was attached with a ticket";
         throw new PreconditionError(
-          `${args.id} cannot be verified: ${why}, so the source's hashes cannot be had`,
+          `${id} cannot be verified: ${why}, so the source's hashes cannot be had`,
         );
       }
-      const verified = await migration.verify(session, args.id);
-      migration.requireSame(args.id, verified);
+      const verified = await migration.verify(session, id);
+      migration.requireSame(id, verified);
       const { comparedBytes } = verified;
       reporter.result({
-        json: { id: args.id, verifiedBytes: comparedBytes, result: "same" },
-        lines: [`${args.id}: ${formatSize(comparedBytes)} compared, no difference`],
+        json: { id: id, verifiedBytes: comparedBytes, result: "same" },
+        lines: [`${id}: ${formatSize(comparedBytes)} compared, no difference`],
       });
     });
   },

@@ -1,0 +1,66 @@
+/** What the destination role says of a migration, also of one whose journal cannot be read. Pure. */
+import type { EngineStatus } from "../engine/mod.ts";
+import { PreconditionError } from "../lib/errors.ts";
+import type { DestinationRecord } from "./destination-journal.ts";
+import type { DestinationEntry, Endpoint } from "./messages.ts";
+
+export function notRunning(id: string): PreconditionError {
+  return new PreconditionError(`the engine of ${id} does not run`, {
+    hint: `start it again with dlsm resume ${id}`,
+  });
+}
+
+/** What is known without the journal. */
+export interface Running {
+  readonly id: string;
+  readonly host: string;
+  readonly nbdSocket: string;
+  readonly engine: EngineStatus | null;
+  readonly stored: DestinationEntry["stored"];
+  readonly isActivated: boolean;
+  readonly driverPid: number | null;
+}
+
+export function entryOf(record: DestinationRecord, { host, ...running }: Running): DestinationEntry {
+  const { plan, state } = record;
+  return {
+    ...running,
+    isReadable: true,
+    createdAt: record.createdAt,
+    state,
+    source: plan.source,
+    destination: { host, path: record.path },
+    options: plan.options,
+    sizeBytes: plan.sizeBytes,
+    blockBytes: plan.blockBytes,
+    verified: record.verified,
+    isReleased: record.isReleased,
+    mayCutOver: record.cutover !== "hold",
+    problem: running.engine === null && state === "attached" ? describeStop(running) : null,
+  };
+}
+
+function describeStop({ id, stored }: Omit<Running, "host">): string {
+  const { message } = notRunning(id);
+  return stored === null ? `${message}, and its residency map cannot be read` : message;
+}
+
+/** `problem`: why the journal cannot be read. */
+export function brokenEntry(problem: string, { host, ...running }: Running): DestinationEntry {
+  const unknown: Endpoint = { host: "", path: "" };
+  return {
+    ...running,
+    isReadable: false,
+    createdAt: "",
+    state: "attached",
+    source: unknown,
+    destination: { ...unknown, host },
+    options: { handoff: "manual", handoffCommand: null, verify: false, holdCutover: false, byTicket: false },
+    sizeBytes: running.engine?.sizeBytes ?? 0,
+    blockBytes: running.engine?.blockBytes ?? 0,
+    verified: null,
+    isReleased: false,
+    mayCutOver: false,
+    problem,
+  };
+}
