@@ -1,4 +1,4 @@
-/** What an engine is told when it starts; kept in the state folder, mode 0600, because it holds secrets. Pure. */
+/** What an engine is told when it starts; kept in the state folder, mode 0600, because it holds secrets. */
 import * as v from "valibot";
 import { Journal } from "../lib/journal.ts";
 

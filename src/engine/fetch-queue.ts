@@ -16,6 +16,7 @@
  */
 import { type BlockRange, RangeIndex } from "./range-index.ts";
 import { type Claims, intersection, unclaimed } from "./claims.ts";
+import { bytesOf } from "./blocks.ts";
 import type { LocalDisk } from "./local-disk.ts";
 import type { Geometry } from "./map-layout.ts";
 import { planes, residency } from "./residency.ts";
@@ -115,7 +116,7 @@ export class FetchQueue {
    */
   fillHole(range: BlockRange): Fetch | undefined {
     const { store, disk } = this.#deps;
-    const { offset, length } = this.byteRange(range);
+    const { offset, length } = bytesOf(this.#deps.geometry, range);
     if (store.localZero) {
       this.#markHole(range, length);
       return undefined;
@@ -138,13 +139,6 @@ export class FetchQueue {
     return new Promise((resolve, reject) => fetch.waiters.push({ ...range, resolve, reject }));
   }
 
-  /** Where blocks lie on the disk; the last block may be short. */
-  byteRange(range: BlockRange): { offset: number; length: number } {
-    const { blockBytes, sizeBytes } = this.#deps.geometry;
-    const offset = range.first * blockBytes;
-    return { offset, length: Math.min(sizeBytes, offset + range.count * blockBytes) - offset };
-  }
-
   #newFetch(range: BlockRange, purpose: Purpose, wantedBlocks: number): Fetch {
     const { promise, resolve } = Promise.withResolvers<Error | undefined>();
     const fetch: Fetch = {
@@ -164,7 +158,7 @@ export class FetchQueue {
 
   async #run(fetch: Fetch): Promise<void> {
     const { source } = this.#deps;
-    const { offset, length } = this.byteRange(fetch);
+    const { offset, length } = bytesOf(this.#deps.geometry, fetch);
     fetch.phase = "reading";
     const buffer = Buffer.allocUnsafeSlow(length);
     try {
@@ -195,7 +189,9 @@ export class FetchQueue {
         continue;
       }
       for (const part of unclaimed(run, claims)) {
-        writes.push(disk.write(this.byteRange(part).offset, this.#slice(fetch, part)).then(() => part));
+        writes.push(
+          disk.write(bytesOf(this.#deps.geometry, part).offset, this.#slice(fetch, part)).then(() => part),
+        );
       }
     }
     if (claims.size > 0) {
@@ -206,7 +202,7 @@ export class FetchQueue {
       if (result.status === "fulfilled") store.mark(result.value.first, result.value.count, planes.crossed);
       else failure = result.reason;
     }
-    if (failure !== undefined) store.counters.refetchedBytes += this.byteRange(fetch).length;
+    if (failure !== undefined) store.counters.refetchedBytes += bytesOf(this.#deps.geometry, fetch).length;
     store.saveCounters();
     return failure;
   }
@@ -244,7 +240,7 @@ export class FetchQueue {
   }
 
   #slice(fetch: Fetch, range: BlockRange): Uint8Array {
-    const { offset, length } = this.byteRange(range);
+    const { offset, length } = bytesOf(this.#deps.geometry, range);
     const start = offset - fetch.first * this.#deps.geometry.blockBytes;
     return fetch.buffer!.subarray(start, start + length);
   }

@@ -12,10 +12,12 @@
  * It passes over what others are fetching or writing, and makes another pass while anything is absent. What
  * the source cannot read is left for a later pass, after a delay and in small pieces.
  */
+import { bytesOf } from "./blocks.ts";
 import type { Clock } from "./clock.ts";
 import type { Claims } from "./claims.ts";
 import type { Fetch, FetchQueue } from "./fetch-queue.ts";
 import type { Holes } from "./holes.ts";
+import type { Geometry } from "./map-layout.ts";
 import { residency, type ResidencyMap } from "./residency.ts";
 import type { BlockRange } from "./range-index.ts";
 import type { TokenBucket } from "./token-bucket.ts";
@@ -46,7 +48,7 @@ export interface SyncDependencies {
   readonly holes: Holes;
   readonly bucket: TokenBucket;
   readonly clock: Clock;
-  readonly blockBytes: number;
+  readonly geometry: Geometry;
   readonly limits?: SyncLimits;
   /** Every block is resident (not yet durable). */
   onDone(): void;
@@ -97,6 +99,11 @@ export class Sync {
     this.#stopWaiting();
   }
 
+  /** Lifts a pause without starting: before the hand-off. */
+  unpause(): void {
+    if (this.#state === "paused") this.#state = "idle";
+  }
+
   /** @param bytesPerSecond Infinity for no limit */
   setRate(bytesPerSecond: number): void {
     this.#deps.bucket.setRate(bytesPerSecond, this.#deps.clock.now());
@@ -133,7 +140,7 @@ export class Sync {
         continue;
       }
       const part = this.#chunk(range);
-      const bytes = queue.byteRange(part).length;
+      const bytes = bytesOf(this.#deps.geometry, part).length;
       const waitMs = bucket.take(bytes, clock.now());
       if (waitMs > 0) return this.#waitFor(waitMs);
       this.#cursor = part.first + part.count;
@@ -177,7 +184,7 @@ export class Sync {
   }
 
   #chunk(range: BlockRange): BlockRange {
-    const { bucket, blockBytes } = this.#deps;
+    const { bucket, geometry: { blockBytes } } = this.#deps;
     // At a low rate smaller pieces keep the flow even and the burst short.
     const byRate = Math.max(carefulBytes, bucket.bytesPerSecond / 10);
     const bytes = Math.min(this.#isCareful ? carefulBytes : this.#limits.chunkBytes, byRate);

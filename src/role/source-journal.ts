@@ -1,4 +1,4 @@
-/** What the source role remembers of an export; one file each, mode 0600, because it holds the secrets. Pure but for the file. */
+/** What the source role remembers of an export; one file each, mode 0600, because it holds the secrets. */
 import * as v from "valibot";
 import { sourceExportSchema } from "../engine/mod.ts";
 import { Journal } from "../lib/journal.ts";

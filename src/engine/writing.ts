@@ -1,0 +1,78 @@
+/**
+ * The writing half of a volume: every write, zero or trim is a local operation under a claim, marked when its
+ * data is on the local disk. See volume.ts for the whole.
+ */
+import { blocksOf } from "./blocks.ts";
+import type { Checkpoints } from "./checkpoints.ts";
+import type { Claim, Claims } from "./claims.ts";
+import type { FetchQueue } from "./fetch-queue.ts";
+import type { Geometry } from "./map-layout.ts";
+import type { Reading } from "./reading.ts";
+import { planes, residency } from "./residency.ts";
+import type { ResidencyStore } from "./residency-store.ts";
+
+export interface WritingDependencies {
+  readonly geometry: Geometry;
+  readonly store: ResidencyStore;
+  readonly queue: FetchQueue;
+  readonly claims: Claims;
+  readonly checkpoints: Checkpoints;
+  /** Makes the blocks resident of which only a part is written. */
+  readonly reading: Reading;
+}
+
+export class Writing {
+  readonly #deps: WritingDependencies;
+  readonly #blockBytes: number;
+
+  constructor(deps: WritingDependencies) {
+    this.#deps = deps;
+    this.#blockBytes = deps.geometry.blockBytes;
+  }
+
+  /** Runs a local write of [offset, offset + length) under a claim, and marks its blocks. */
+  async run(offset: number, length: number, write: () => Promise<void>): Promise<void> {
+    const range = blocksOf(this.#blockBytes, offset, length);
+    for (;;) {
+      const edges = this.absentEdges(offset, length);
+      if (edges.length > 0) {
+        await Promise.all(
+          edges.map((block) => this.#deps.reading.makeResident({ first: block, count: 1 }, "demand")),
+        );
+        continue;
+      }
+      const storing = this.#deps.queue.storing(range.first, range.count);
+      if (storing === undefined) break;
+      await storing.settled;
+    }
+    const claim = this.#deps.claims.add(range.first, range.count);
+    try {
+      await write();
+      this.#deps.checkpoints.dataWritten(length);
+      this.#markWritten(claim);
+    } finally {
+      this.#deps.claims.release(claim);
+    }
+  }
+
+  #markWritten(claim: Claim): void {
+    this.#deps.store.mark(claim.first, claim.count, planes.written);
+    for (const range of claim.crossed) this.#deps.store.mark(range.first, range.count, planes.crossed);
+  }
+
+  /** The first and last block of the range, where it covers only a part of them and they are absent. */
+  absentEdges(offset: number, length: number): number[] {
+    const { first, count } = blocksOf(this.#blockBytes, offset, length);
+    const last = first + count - 1;
+    const end = offset + length;
+    const { map } = this.#deps.store;
+    const headIsPart = offset % this.#blockBytes !== 0;
+    const tailIsPart = end % this.#blockBytes !== 0 && end !== this.#deps.geometry.sizeBytes;
+    const edges: number[] = [];
+    if ((headIsPart || (tailIsPart && first === last)) && map.stateOf(first) === residency.absent) {
+      edges.push(first);
+    }
+    if (tailIsPart && last !== first && map.stateOf(last) === residency.absent) edges.push(last);
+    return edges;
+  }
+}
