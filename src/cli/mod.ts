@@ -1,6 +1,6 @@
 /** The command line: finds the command, checks its arguments strictly, runs it, and gives the exit code. */
 import { stripVTControlCharacters } from "node:util";
-import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
+import { type ArgsDef, renderUsage, runCommand, type SubCommandsDef } from "citty";
 import { DlsmError, exitCodes, UsageError } from "../lib/errors.ts";
 import { version } from "../lib/version.ts";
 import { createReporter } from "../report/mod.ts";
@@ -12,10 +12,10 @@ import { migrate } from "./commands/migrate.ts";
 import { status } from "./commands/status.ts";
 import { abort, activate, cutover, limit, pause, resume, verify } from "./commands/steer.ts";
 
-// deno-lint-ignore no-explicit-any -- citty's commands are contravariant in their arguments.
-type AnyCommand = CommandDef<any>;
+/** A command with whatever arguments: citty has no other name for it. */
+type Command = Exclude<SubCommandsDef[string], Promise<unknown> | (() => unknown)>;
 
-const commands: Readonly<Record<string, AnyCommand>> = {
+const commands: Readonly<Record<string, Command>> = {
   migrate,
   status,
   activate,
@@ -30,7 +30,7 @@ const commands: Readonly<Record<string, AnyCommand>> = {
   release,
   demo,
 };
-const hidden: Readonly<Record<string, AnyCommand>> = { engine, drive };
+const hidden: Readonly<Record<string, Command>> = { engine, drive };
 
 /** Known to the design, not to this version. */
 const notBuilt: Readonly<Record<string, { readonly what: string; readonly instead: string }>> = {
@@ -89,7 +89,7 @@ async function run([name, ...rest]: readonly string[]): Promise<number> {
 }
 
 /** Not by index: "constructor" is no command. */
-function find(among: Readonly<Record<string, AnyCommand>>, name: string): AnyCommand | undefined {
+function find(among: Readonly<Record<string, Command>>, name: string): Command | undefined {
   return Object.hasOwn(among, name) ? among[name] : undefined;
 }
 

@@ -104,7 +104,7 @@ export async function drive(session: Session, id: string): Promise<Outcome> {
 
 function report(reporter: Reporter, id: string, { end, status, comparedBytes }: Outcome): void {
   if (status !== undefined && end === "done") {
-    reporter.result(summaryOf(status, comparedBytes));
+    reporter.result(summaryOf(status, comparedBytes, Date.now()));
     return;
   }
   const wasAtEnd = status !== undefined && ["synced", "released"].includes(status.phase);

@@ -2,7 +2,12 @@
 import { formatDuration, formatSize } from "../lib/units.ts";
 import type { MigrationStatus, Summary } from "../report/mod.ts";
 
-export function summaryOf(status: MigrationStatus, comparedBytes: number | undefined): Summary {
+/** @param nowMs the time, as Date.now() gives it */
+export function summaryOf(
+  status: MigrationStatus,
+  comparedBytes: number | undefined,
+  nowMs: number,
+): Summary {
   const lines = [`${status.id} done: ${status.source.path} is now ${status.destination.path}`];
   for (const disk of status.disks) {
     const { demand, readahead, sync } = disk.fetchedBytes;
@@ -17,7 +22,7 @@ export function summaryOf(status: MigrationStatus, comparedBytes: number | undef
       `  moved twice  ${formatSize(disk.refetchedBytes)}`,
     );
   }
-  const tookMs = Date.now() - Date.parse(status.createdAt);
+  const tookMs = nowMs - Date.parse(status.createdAt);
   if (comparedBytes !== undefined) {
     lines.push(`  verified     ${formatSize(comparedBytes)}: both sides have the same hashes`);
   }

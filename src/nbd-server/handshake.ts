@@ -7,6 +7,8 @@
  *     optionHeader  16 bytes          optionData; longer than we parse: drain; absurd: drop
  *     optionData    its length        reply and optionHeader, or the outcome of ABORT, GO, EXPORT_NAME
  *     drain         its length        an error reply and optionHeader
+ *
+ * Pure.
  */
 import {
   handshakeFlag,

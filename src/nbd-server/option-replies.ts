@@ -1,4 +1,4 @@
-/** Messages that the server sends during the handshake (NBD proto.md, "Newstyle negotiation"). */
+/** Messages that the server sends during the handshake (NBD proto.md, "Newstyle negotiation"). Pure. */
 import { Buffer } from "node:buffer";
 import { handshakeFlag, info, magic, maxPayloadBytes, optionReply, transmissionFlag } from "./protocol.ts";
 

@@ -1,4 +1,4 @@
-/** Numbers of the NBD protocol (NBD proto.md, "Values"). Every integer on the wire is big-endian. */
+/** Numbers of the NBD protocol (NBD proto.md, "Values"). Every integer on the wire is big-endian. Pure. */
 
 export const magic = {
   /** "NBDMAGIC" */

@@ -1,4 +1,4 @@
-/** Replies of the transmission phase (NBD proto.md, "Simple reply message" and what follows). */
+/** Replies of the transmission phase (NBD proto.md, "Simple reply message" and what follows). Pure. */
 import { Buffer } from "node:buffer";
 import type { Extent } from "./device.ts";
 import { chunkFlagDone, chunkType, command, magic } from "./protocol.ts";

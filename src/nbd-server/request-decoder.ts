@@ -10,6 +10,8 @@
  *     header ──admit──▶ take  ──▶ payload (WRITE only) ──▶ request
  *        ▲        ├───▶ drain ──▶ skipped payload ───────▶ request
  *        └─later──┴───▶ wait
+ *
+ * Pure.
  */
 import { Buffer } from "node:buffer";
 import { command, magic, NbdProtocolError, requestHeaderBytes } from "./protocol.ts";

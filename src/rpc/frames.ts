@@ -6,6 +6,8 @@
  *
  * A readable first line lets a person see what runs where, and lets a login script's chatter or another
  * program be told from dlsm.
+ *
+ * Pure.
  */
 import { RpcProtocolError } from "./errors.ts";
 

@@ -12,6 +12,8 @@
  *
  * `timeoutMs` is what is left of the caller's deadline: no clocks are compared. Every call gets exactly one
  * result or error, a cancelled one too.
+ *
+ * Pure.
  */
 import { decodeCbor, encodeCbor } from "../lib/cbor.ts";
 import {
