@@ -15,7 +15,10 @@ export async function resume(context: Context, id: string): Promise<void> {
       hint: `resume it where its destination is; dlsm release ${id} takes the export away`,
     });
   }
-  if (entry.state === "finishing") return;
+  if (entry.state === "finishing") {
+    await destination.ask("destination.ensure", { id, export: null });
+    return;
+  }
   if (entry.state === "planned" || entry.state === "attaching") {
     if (entry.options.byTicket) {
       throw new PreconditionError(`attaching ${id} was cut short`, {
@@ -25,7 +28,7 @@ export async function resume(context: Context, id: string): Promise<void> {
     entry = await setUp(context, id);
   } else {
     const isNeeded = !entry.isReleased && !entry.options.byTicket && entry.engine?.state !== "synced" &&
-      entries.source?.state !== "releasing";
+      entries.source !== undefined && entries.source.state !== "releasing";
     const ticket = isNeeded ? await source.ask("source.ensure", { id }) : null;
     entry = await destination.ask("destination.ensure", { id, export: ticket });
     await destination.ask("destination.resume", { id });

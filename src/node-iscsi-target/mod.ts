@@ -6,7 +6,7 @@ export { type Disk, type DiskPath, inspectDisk } from "./disk.ts";
 export { isTgtError, TgtError, type TgtReason } from "./errors.ts";
 export type { ExportedDisk, ExportOptions } from "./export.ts";
 export { findPrograms, type Programs } from "./programs.ts";
-export { adoptDaemon, startDaemon, type StartOptions } from "./start.ts";
+export { adoptDaemon, endStrays, startDaemon, type StartOptions } from "./start.ts";
 export type {
   BoundAccount,
   Connection,

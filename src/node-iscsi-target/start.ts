@@ -1,6 +1,6 @@
 /** Starting a private tgtd, and finding one that runs already. */
 import { execa } from "execa";
-import { chmodSync, closeSync, mkdirSync, openSync, realpathSync, statSync } from "node:fs";
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, realpathSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { controlNumber, daemonArguments, portalText, socketName, socketPrefix } from "./arguments.ts";
@@ -51,6 +51,7 @@ export async function startDaemon(options: StartOptions): Promise<Daemon> {
   checkCount("timeoutMs", timeoutMs, 1, 3_600_000);
   const programs = findPrograms(options.programs);
   const folder = prepareFolder(options.folder);
+  refuseSecond(folder);
   await endStrays(folder);
   const namespace = options.readOnlyView === false ? "none" : await chooseNamespace();
   const argv = daemonArguments({ ioThreads, nopIntervalSeconds, nopCount });
@@ -105,13 +106,22 @@ function prepareFolder(folder: string): string {
   }
 }
 
-/** A tgtd whose start was cut short has no state file; it exports nothing. */
-async function endStrays(folder: string): Promise<void> {
+function refuseSecond(folder: string): void {
   const known = readState(folder);
   if (known !== undefined && isRunning(known)) {
     throw new TgtError("alreadyRunning", `a tgtd (pid ${known.pid}) runs in ${folder} already`);
   }
-  for (const stray of daemonsIn(folder)) await killProcess(stray);
+}
+
+/**
+ * Ends what runs in `folder` and cannot be adopted: a tgtd whose start was cut short has no state file; it
+ * exports nothing. Nothing happens if there is no such folder.
+ */
+export async function endStrays(folder: string): Promise<void> {
+  const adopted = await adoptDaemon(folder);
+  for (const stray of existsSync(folder) ? daemonsIn(realpathSync(folder)) : []) {
+    if (stray.pid !== adopted?.pid) await killProcess(stray);
+  }
 }
 
 /** Starts the process, detached: in a session of its own, its output in the log. */

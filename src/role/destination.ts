@@ -27,7 +27,8 @@ import {
   checkRunFolder,
   listIds,
   lockPath,
-  makeRoleFolders,
+  makeNewRoleFolders,
+  makeRunFolder,
   removeRoleFolders,
   type RoleFolders,
   roleFolders,
@@ -67,18 +68,18 @@ export class DestinationRole {
       const folders = roleFolders(this.#folders, "destination", plan.id);
       checkRunFolder(this.#folders, join(folders.run, engineFiles.controlSocket));
       try {
-        makeRoleFolders(folders);
-        this.#write({
-          createdAt: new Date().toISOString(),
-          plan,
-          path: file.path,
-          identity: file.identity ?? "",
-          origin: file.origin,
-          state: "planned",
-          verified: null,
-          isReleased: false,
-          cutover: plan.options.holdCutover ? "hold" : "when-unused",
-        });
+        makeNewRoleFolders(folders, (folder) =>
+          destinationJournal(folder).write({
+            createdAt: new Date().toISOString(),
+            plan,
+            path: file.path,
+            identity: file.identity ?? "",
+            origin: file.origin,
+            state: "planned",
+            verified: null,
+            isReleased: false,
+            cutover: plan.options.holdCutover ? "hold" : "when-unused",
+          }));
       } catch (error) {
         removeRoleFolders(this.#folders, "destination", plan.id);
         throw error;
@@ -96,7 +97,7 @@ export class DestinationRole {
       const record = this.#record(id);
       if (record.state === "attached" || await this.#isActivated(id)) return await this.#entry(id);
       const folders = roleFolders(this.#folders, "destination", id);
-      makeRoleFolders(folders);
+      makeRunFolder(folders);
       await this.#undoAttach(record, folders);
       try {
         await this.#setUp(record, source, folders);
@@ -119,8 +120,8 @@ export class DestinationRole {
         });
       }
       if (record.state === "planned" || record.state === "attaching") return await this.#entry(id);
+      makeRunFolder(folders);
       if (record.state === "finishing") return await this.#entry(id);
-      makeRoleFolders(folders);
       const config = this.#config(id);
       const isMoved = source !== null && JSON.stringify(source) !== JSON.stringify(config.source);
       if (isMoved) engineConfigJournal(folders.state).write({ ...config, source });
@@ -277,9 +278,11 @@ export class DestinationRole {
   async #takeAway(id: string): Promise<void> {
     const folders = roleFolders(this.#folders, "destination", id);
     const record = this.#readable(id);
-    if (record !== undefined) this.#write({ ...record, state: "aborting" });
+    // What was only planned has touched nothing, so that a file at the path is somebody else's.
+    const isTouched = record !== undefined && record.state !== "planned";
+    if (isTouched) this.#write({ ...record, state: "aborting" });
     await stopEngine(folders);
-    if (record !== undefined) unmakeLocalFile(record.path, record.identity, record.origin);
+    if (isTouched) unmakeLocalFile(record.path, record.identity, record.origin);
     removeRoleFolders(this.#folders, "destination", id);
   }
 

@@ -1,5 +1,5 @@
 /** Starting an engine, talking to it, and making sure that it has ended. */
-import { closeSync, existsSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -45,6 +45,7 @@ export async function engineStatus(folders: RoleFolders): Promise<EngineStatus |
 
 /** Starts the engine in a session of its own; resolves when it serves. Rejects with the error in its log. */
 export async function startEngine(folders: RoleFolders, isNew: boolean): Promise<EngineStatus> {
+  await endStrays(folders);
   const { id, logStart } = launch(folders, isNew);
   const deadline = performance.now() + startTimeoutMs;
   for (let waitMs = 10;; waitMs = Math.min(waitMs * 2, 100)) {
@@ -88,7 +89,7 @@ export async function untilConnected(folders: RoleFolders, { address, port }: So
 /** Stops the engine in good order; nothing happens if none runs. */
 export async function stopEngine(folders: RoleFolders): Promise<void> {
   const status = await engineStatus(folders);
-  if (status === undefined) return;
+  if (status === undefined) return await endStrays(folders);
   const id = identify(status.pid);
   try {
     await askEngine(folders, "stop");
@@ -99,6 +100,35 @@ export async function stopEngine(folders: RoleFolders): Promise<void> {
   if (id !== undefined && !await hasEnded(id, stopTimeoutMs)) {
     throw new FailedError(`the engine (pid ${status.pid}) does not end`);
   }
+}
+
+/**
+ * Ends engines of this volume that cannot be asked: whoever started them was killed before they served. They
+ * would otherwise come up beside the next one, or serve what is not there any more. SIGKILL loses nothing.
+ */
+async function endStrays(folders: RoleFolders): Promise<void> {
+  for (const id of enginesOf(folders)) {
+    try {
+      process.kill(id.pid, "SIGKILL");
+    } catch {
+      // It ended meanwhile.
+    }
+    if (!await hasEnded(id, stopTimeoutMs)) throw new FailedError(`the engine (pid ${id.pid}) does not end`);
+  }
+}
+
+/** Running processes that were started as engines of this volume, by their argv. */
+function enginesOf({ state, run }: RoleFolders): ProcessId[] {
+  const marks = `\0engine\0${state}\0${run}\0`;
+  return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).flatMap((name) => {
+    try {
+      if (!readFileSync(`/proc/${name}/cmdline`, "utf8").includes(marks)) return [];
+    } catch {
+      return []; // Gone, or another user's.
+    }
+    const id = identify(Number(name));
+    return id !== undefined && isRunning(id) ? [id] : [];
+  });
 }
 
 /** Also says how long the log was before: what comes after is this engine's. */

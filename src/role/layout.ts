@@ -1,6 +1,6 @@
 /** Where the roles keep what; both kinds of folders are private (0700). */
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { syncFolder } from "../lib/atomic-file.ts";
 import { messageOf, PreconditionError } from "../lib/errors.ts";
 import { maxSocketPathBytes } from "../lib/unix-socket.ts";
@@ -22,22 +22,41 @@ export function roleFolders(folders: RoleFolders, role: RoleName, id: string): R
   };
 }
 
-/** Throws PreconditionError if they cannot be made. */
-export function makeRoleFolders({ state, run }: RoleFolders): void {
-  for (const path of [state, run]) {
-    try {
-      mkdirSync(path, { recursive: true, mode: 0o700 });
-      chmodSync(path, 0o700);
-    } catch (cause) {
-      throw new PreconditionError(`the folder ${path} cannot be made: ${messageOf(cause)}`, {
-        hint:
-          "see that its file system is writable and has space, or name other folders in DLSM_STATE_DIR and " +
-          "DLSM_RUN_DIR",
-        cause,
-      });
-    }
-  }
+/**
+ * Makes the folders of a role's new migration. The state folder gets its name when `writeJournal` has written
+ * the journal into it, so that a kill at any moment leaves either a migration that can be told, or none.
+ * Throws PreconditionError if they cannot be made.
+ */
+export function makeNewRoleFolders(
+  { state, run }: RoleFolders,
+  writeJournal: (folder: string) => void,
+): void {
+  sweep(dirname(state));
+  const unnamed = unnamedOf(state);
+  makeFolder(unnamed);
+  writeJournal(unnamed);
+  renameSync(unnamed, state);
   syncFolder(dirname(state));
+  makeFolder(run);
+}
+
+/** The run folder of a migration, which a reboot takes away. Throws PreconditionError if it cannot be made. */
+export function makeRunFolder({ run }: RoleFolders): void {
+  makeFolder(run);
+}
+
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    chmodSync(path, 0o700);
+  } catch (cause) {
+    throw new PreconditionError(`the folder ${path} cannot be made: ${messageOf(cause)}`, {
+      hint:
+        "see that its file system is writable and has space, or name other folders in DLSM_STATE_DIR and " +
+        "DLSM_RUN_DIR",
+      cause,
+    });
+  }
 }
 
 /** Throws PreconditionError if `longestSocket`, a path in the run folder, is longer than a socket's may be. */
@@ -49,20 +68,37 @@ export function checkRunFolder({ run }: RoleFolders, longestSocket: string): voi
   });
 }
 
-/** Removes the role's folders, and those above that are empty then. */
+/** Removes the role's folders, and those above that are empty then. Its journal goes with its name, at once. */
 export function removeRoleFolders(folders: RoleFolders, role: RoleName, id: string): void {
   const { state, run } = roleFolders(folders, role, id);
   rmSync(run, { recursive: true, force: true });
   removeIfEmpty(dirname(run));
-  rmSync(state, { recursive: true, force: true });
-  if (existsSync(dirname(state))) syncFolder(dirname(state));
+  if (existsSync(state)) {
+    sweep(dirname(state));
+    renameSync(state, unnamedOf(state));
+    syncFolder(dirname(state));
+  }
+  sweep(dirname(state));
   removeIfEmpty(dirname(state));
 }
 
 /** Ids of the migrations that have a state folder for the role. */
 export function listIds(folders: RoleFolders, role: RoleName): string[] {
   const path = join(folders.state, role);
-  return existsSync(path) ? readdirSync(path).sort() : [];
+  return existsSync(path) ? readdirSync(path).filter((name) => !name.startsWith(".")).sort() : [];
+}
+
+/** A state folder before its migration begins and after it ended. */
+function unnamedOf(state: string): string {
+  return join(dirname(state), `.${basename(state)}`);
+}
+
+/** Removes what was left when somebody was killed while making or removing a state folder. */
+function sweep(path: string): void {
+  if (!existsSync(path)) return;
+  for (const name of readdirSync(path).filter((each) => each.startsWith("."))) {
+    rmSync(join(path, name), { recursive: true, force: true });
+  }
 }
 
 function removeIfEmpty(path: string): void {

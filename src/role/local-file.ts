@@ -125,7 +125,9 @@ export function makeLocalFile({ path, origin }: LocalFile, sizeBytes: number): s
 /** As it was before: what was made here goes. Nothing happens if the file is another one by now. */
 export function unmakeLocalFile(path: string, identity: string, origin: LocalFile["origin"]): void {
   if (origin === "existing" || !existsSync(path)) return;
-  if (identity !== "" && !isSameDisk(identity, statSync(path, { bigint: true }))) return;
+  const stats = statSync(path, { bigint: true });
+  // Cut short before its identity was written down: then it is ours only if nothing is in it.
+  if (identity === "" ? stats.blocks !== 0n : !isSameDisk(identity, stats)) return;
   if (origin === "made") {
     unlinkSync(path);
     syncFolder(dirname(path));

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import type { SourceExport } from "../engine/mod.ts";
 import { DlsmError, FailedError, LockedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { withLock } from "../lib/lock.ts";
-import { adoptDaemon, type Daemon, isTgtError, startDaemon } from "../node-iscsi-target/mod.ts";
+import { adoptDaemon, type Daemon, endStrays, isTgtError, startDaemon } from "../node-iscsi-target/mod.ts";
 import { inspectSource, place } from "./disk-facts.ts";
 import { diskUsers, isSameDisk } from "./disk-users.ts";
 import { hashExtents } from "./hash.ts";
@@ -18,7 +18,8 @@ import {
   checkRunFolder,
   listIds,
   lockPath,
-  makeRoleFolders,
+  makeNewRoleFolders,
+  makeRunFolder,
   removeRoleFolders,
   type RoleFolders,
   roleFolders,
@@ -71,8 +72,8 @@ export class SourceRole {
         },
       };
       try {
-        makeRoleFolders(roleFolders(this.#folders, "source", request.id));
-        this.#journal(request.id).write(record);
+        const folders = roleFolders(this.#folders, "source", request.id);
+        makeNewRoleFolders(folders, (folder) => sourceJournal(folder).write(record));
         return await this.#serve(record);
       } catch (error) {
         await this.#takeAway(request.id);
@@ -181,7 +182,7 @@ export class SourceRole {
   /** The port that it listens on. */
   async #start(record: SourceRecord, address: string, port: number): Promise<number> {
     const folders = roleFolders(this.#folders, "source", record.id);
-    makeRoleFolders(folders);
+    makeRunFolder(folders);
     const daemon = await startDaemon({ folder: join(folders.run, "tgt"), portal: { address, port } });
     const { targetName, serial, blockBytes, chap } = record.export;
     const { path, allow, direct } = record;
@@ -204,6 +205,7 @@ export class SourceRole {
 
   async #takeAway(id: string): Promise<void> {
     await (await this.#daemon(id))?.stop();
+    await endStrays(join(roleFolders(this.#folders, "source", id).run, "tgt"));
     removeRoleFolders(this.#folders, "source", id);
   }
 
