@@ -3,7 +3,7 @@
  * The process around it is process.ts.
  */
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { messageOf, PreconditionError } from "../lib/errors.ts";
+import { errnoCode, FailedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { tryLock } from "../lib/libc.ts";
 import { etaSeconds } from "../lib/rate.ts";
 import { NbdServer } from "../nbd-server/mod.ts";
@@ -116,13 +116,24 @@ export class Engine {
       isConnected: this.#source.isConnected,
       isSourceDetached: this.#isSourceDetached,
       sourceError: this.#isSourceDetached ? null : this.#source.lastError ?? null,
-      lastError: volume.lastError === undefined ? null : messageOf(volume.lastError),
+      lastError: volume.lastError === undefined ? null : describeError(volume.lastError, this.#config.path),
       clients: this.#server.connectionCount,
     };
   }
 
-  activate(): Promise<void> {
-    return this.#volume.activate();
+  async activate(): Promise<void> {
+    try {
+      await this.#volume.activate();
+    } catch (cause) {
+      const { volumeId, path } = this.#config;
+      throw new FailedError(
+        `the hand-off of ${volumeId} cannot be written down: ${describeError(cause as Error, path)}`,
+        {
+          hint: `nothing was handed over: make space there, then dlsm activate ${volumeId} again`,
+          cause,
+        },
+      );
+    }
   }
 
   pause(): void {
@@ -178,6 +189,18 @@ export class Engine {
     if (!this.#store.activated) return "attached";
     return this.#volume.isSynced ? "synced" : "active";
   }
+}
+
+/**
+ * What the system says, with the name of the map file or else the local disk that it says it of. Errors of
+ * the source are no errors of the system.
+ */
+function describeError(error: Error & { readonly path?: string }, diskPath: string): string {
+  const path = error.path ?? diskPath;
+  const code = errnoCode(error);
+  if (code === "ENOSPC") return `no space left on the file system of ${path}`;
+  if (code === "EDQUOT") return `the disk quota on the file system of ${path} is used up`;
+  return "syscall" in error ? `${path}: ${messageOf(error)}` : messageOf(error);
 }
 
 function initiatorName(volumeId: string): string {

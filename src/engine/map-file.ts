@@ -30,6 +30,8 @@ export function openMapFile(path: string): MapFile & { readonly descriptor: numb
   const isNew = !existsSync(path);
   const descriptor = openSync(path, isNew ? "wx+" : "r+", 0o600);
   if (isNew) syncFolder(dirname(path));
+  // The system's errors about a descriptor do not say which file it is.
+  const named = (error: unknown) => Object.assign(error as Error, { path });
   return {
     descriptor,
     read(offset, into) {
@@ -44,13 +46,22 @@ export function openMapFile(path: string): MapFile & { readonly descriptor: numb
       }
     },
     writeNow(offset, data) {
-      for (let done = 0; done < data.length;) {
-        done += writeSync(descriptor, data, done, data.length - done, offset + done);
+      try {
+        for (let done = 0; done < data.length;) {
+          done += writeSync(descriptor, data, done, data.length - done, offset + done);
+        }
+      } catch (error) {
+        throw named(error);
       }
     },
-    write: (offset, data) => writeAll(descriptor, offset, data),
+    write: (offset, data) =>
+      writeAll(descriptor, offset, data).catch((error) => {
+        throw named(error);
+      }),
     sync: () =>
-      new Promise((resolve, reject) => fdatasync(descriptor, (error) => error ? reject(error) : resolve())),
+      new Promise((resolve, reject) =>
+        fdatasync(descriptor, (error) => error ? reject(named(error)) : resolve())
+      ),
     clear: () => ftruncateSync(descriptor, 0),
     close: () => closeSync(descriptor),
   };

@@ -151,14 +151,16 @@ export class ResidencyStore implements MapSink {
     this.#writeHeader("live");
   }
 
-  /** Resolves when it is durable that the hand-off has happened. */
+  /** Resolves when it is durable that the hand-off has happened. If it rejects, neither file says so. */
   async activate(): Promise<void> {
     this.#header.activated = true;
     try {
       await this.#writeHeaders();
       this.#isActivated = true;
     } catch (error) {
+      // One of the files may have it already, and would be believed by the next engine.
       this.#header.activated = false;
+      for (const file of ["durable", "live"] as const) this.#tryToWriteHeader(file);
       throw error;
     }
   }
@@ -245,6 +247,14 @@ export class ResidencyStore implements MapSink {
     this.#writeHeader("durable");
     await this.#files.durable.sync();
     this.#writeHeader("live");
+  }
+
+  #tryToWriteHeader(file: keyof StoreFiles): void {
+    try {
+      this.#writeHeader(file);
+    } catch {
+      // The disk is full or broken: then what was there before stands.
+    }
   }
 
   #writeHeader(file: keyof StoreFiles): void {

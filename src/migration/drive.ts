@@ -76,7 +76,9 @@ export class Driver {
     const id = this.#id;
     const phase = phaseOf(entry);
     if (phase === "active" && entry.engine?.sync === "stopped") {
-      throw new FailedError(`the sync stopped: ${entry.engine.lastError ?? "unknown"}`, {
+      const { host, path } = entry.destination;
+      const why = entry.engine.lastError ?? "it did not say why";
+      throw new FailedError(`the sync of ${id} to ${host}:${path} stopped: ${why}`, {
         hint: `mend that (make space, for instance), then dlsm resume ${id}; the volume goes on meanwhile`,
       });
     }

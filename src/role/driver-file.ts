@@ -10,7 +10,12 @@ const fileName = "driver";
 /** Takes the driver's place; undefined if another process has it, or the migration is gone. */
 export function becomeDriver(folders: RoleFolders): { release(): void } | undefined {
   const lock = existsSync(folders.run) ? acquire(folders.run) : undefined;
-  if (lock !== undefined) writeFileSync(join(folders.run, fileName), JSON.stringify(identify(process.pid)));
+  if (lock === undefined) return undefined;
+  try {
+    writeFileSync(join(folders.run, fileName), JSON.stringify(identify(process.pid)), { mode: 0o600 });
+  } catch {
+    // No space left, perhaps: the name is for the status only, what counts is the lock.
+  }
   return lock;
 }
 

@@ -338,6 +338,23 @@ test("a live map of another boot, of another volume or without a header does not
   assert.is(await open(live.bytes.slice().fill(0, 0, indexOffset), tracked.identity.bootId), 9);
 });
 
+test("a hand-off that cannot be written down has not happened, whichever file failed and whoever asks", async () => {
+  for (const name of ["live", "durable"] as const) {
+    const tracked = await new Tracked(someBlocks, 1).create();
+    tracked.files[name].failing = new Error("no space left");
+    await rejection(tracked.store.activate(), Error);
+    tracked.files[name].failing = undefined;
+    for (const bootId of [tracked.identity.bootId, "another boot"]) {
+      const { durable, live } = tracked.files;
+      const files = { durable: new CrashFile(durable.bytes), live: new CrashFile(live.bytes) };
+      const opened = await ResidencyStore.open(files, { ...tracked.identity, bootId });
+      assert.is(opened.activated, false, `${name} failed, ${bootId}`);
+    }
+    await tracked.store.activate();
+    assert.is(tracked.store.activated, true);
+  }
+});
+
 test("a checkpoint takes what was marked before it, not what is marked while the data is synced", async () => {
   const tracked = await new Tracked(someBlocks, 1).create();
   tracked.mark({ first: 0, count: 4, plane: planes.written });
