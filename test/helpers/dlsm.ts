@@ -117,13 +117,19 @@ export class Dlsm {
 
   /** Files that dlsm left in its folders (folders do not count). */
   leftovers(): string[] {
-    return [this.environment.DLSM_STATE_DIR, this.environment.DLSM_RUN_DIR].flatMap((folder) =>
-      existsSync(folder)
-        ? readdirSync(folder, { recursive: true, encoding: "utf8" })
-          .map((name) => join(folder, name))
-          .filter((path) => !statSync(path, { throwIfNoEntry: false })?.isDirectory())
-        : []
-    );
+    try {
+      return [this.environment.DLSM_STATE_DIR, this.environment.DLSM_RUN_DIR].flatMap((folder) =>
+        existsSync(folder)
+          ? readdirSync(folder, { recursive: true, encoding: "utf8" })
+            .map((name) => join(folder, name))
+            .filter((path) => !statSync(path, { throwIfNoEntry: false })?.isDirectory())
+          : []
+      );
+    } catch (error) {
+      // A folder was removed while it was read: look again.
+      if ((error as { code?: string }).code === "ENOENT") return this.leftovers();
+      throw error;
+    }
   }
 
   /** Waits until no process and no file is left; throws with what is. For the end of a successful run. */
