@@ -124,8 +124,10 @@ export class Sync {
 
   #pump(): void {
     const { map, queue, holes, bucket, clock } = this.#deps;
-    while (this.#state === "running" && this.#cancelWait === undefined && !this.#isLearning) {
+    while (this.#state === "running") {
+      // Others may bring or write the last blocks while the sync waits, for its rate for instance.
       if (map.absentCount === 0) return this.#finish();
+      if (this.#cancelWait !== undefined || this.#isLearning) return;
       if (this.#fetches >= this.#limits.fetches || this.#bytes >= this.#limits.inFlightBytes) return;
       const free = this.#nextFree();
       if (free === undefined) {
@@ -239,6 +241,7 @@ export class Sync {
   }
 
   #finish(): void {
+    this.#stopWaiting();
     this.#state = "done";
     this.#lastError = undefined;
     this.#deps.onDone();

@@ -187,6 +187,16 @@ test("known holes are not fetched: not beside a demand, not for a part of a bloc
   await volume.close();
 });
 
+test("what others bring and write ends the sync, though its rate would have it wait for hours", async () => {
+  const { volume, store, sizeBytes } = await setUp(12, { bytesPerSecond: 1 });
+  await volume.activate();
+  await until(() => store.map.residentCount > 0, "the first piece");
+  await volume.write(0, new Uint8Array(sizeBytes / 2), false);
+  await volume.read(0, sizeBytes);
+  await until(() => volume.isSynced, "synced");
+  await volume.close();
+});
+
 test("a disk that refuses data stops the sync, says why, and goes on when told", async () => {
   const { volume, source, disk } = await setUp(7);
   disk.writeError = "ENOSPC";

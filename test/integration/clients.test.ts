@@ -8,6 +8,7 @@ import { makeDisk, MiB } from "../helpers/disk.ts";
 import { type Detached, Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { compare } from "./model-load.ts";
+import { NbdClient } from "./nbd-client.ts";
 import { type MapExtent, nbdMap, runTool, states } from "./nbd-tools.ts";
 
 const test = suite("clients");
@@ -37,10 +38,13 @@ async function handedOver(work: (volume: Volume) => Promise<void>): Promise<void
     const migration = await dlsm.migrateDetached(source, destination, ["--bwlimit", "1"]);
     const { id } = migration;
     await dlsm.until(id, (status) => status?.disks[0].residentBytes === firstPiece, "the first piece");
+    // The volume stays for as long as somebody uses it.
+    const user = await NbdClient.connect(migration.socket);
     await work({ ...migration, dlsm, source, destination, model });
     const { disks: [disk] } = (await dlsm.status(id))!;
     assert.is(disk.refetchedBytes, 0);
     await dlsm.ok("limit", id, "off");
+    user.close();
     await dlsm.nothingLeft();
     compare(readFileSync(destination), model, 0, "the destination");
     assert.is(sha256(readFileSync(source)), frozen, "the source");
@@ -217,6 +221,7 @@ withTools(
       assert.equal(disk.fetchedBytes, { demand: 0, readahead: 0, sync: firstPiece });
       assert.is(disk.overwrittenBytes, sizeBytes - firstPiece);
       assert.is(disk.residentBytes, sizeBytes);
+      await dlsm.until(id, (status) => status?.phase !== "active", "synced, with the rate limit still there");
     }),
 );
 
