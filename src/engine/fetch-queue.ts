@@ -17,6 +17,7 @@
 import { type BlockRange, RangeIndex } from "./range-index.ts";
 import { type Claims, intersection, unclaimed } from "./claims.ts";
 import { bytesOf } from "./blocks.ts";
+import { BufferPool } from "../lib/buffer-pool.ts";
 import type { LocalDisk } from "./local-disk.ts";
 import type { Geometry } from "./map-layout.ts";
 import { planes, residency } from "./residency.ts";
@@ -34,6 +35,8 @@ export interface Fetch extends BlockRange {
   /** Undefined for a hole, which is zeroed instead of fetched. */
   buffer: Uint8Array | undefined;
   readonly waiters: Waiter[];
+  /** A reader has a part of the buffer. */
+  isShared: boolean;
   /** Resolves when the blocks are stored, or with the error that prevented it. */
   readonly settled: Promise<Error | undefined>;
   settle(error: Error | undefined): void;
@@ -51,6 +54,9 @@ export interface FetchLimits {
 
 export const defaultFetchLimits: FetchLimits = { demandFetches: 48 };
 
+/** As much as the sync has in flight, and demands for as much again. */
+const pooledBytes = 16 * 1024 * 1024;
+
 export interface FetchDependencies {
   readonly source: Source;
   readonly disk: LocalDisk;
@@ -67,6 +73,7 @@ export class FetchQueue {
   readonly #limits: FetchLimits;
   readonly #active = new RangeIndex<Fetch>();
   readonly #queue: Fetch[] = [];
+  readonly #pool = new BufferPool(pooledBytes);
   #demandInFlight = 0;
 
   constructor(deps: FetchDependencies) {
@@ -135,6 +142,7 @@ export class FetchQueue {
 
   /** The fetched bytes of blocks [first, first + count), all of them in the fetch. */
   data(fetch: Fetch, range: BlockRange): Promise<Uint8Array> {
+    fetch.isShared = true;
     if (fetch.phase === "storing") return Promise.resolve(this.#slice(fetch, range));
     return new Promise((resolve, reject) => fetch.waiters.push({ ...range, resolve, reject }));
   }
@@ -149,6 +157,7 @@ export class FetchQueue {
       phase: "queued",
       buffer: undefined,
       waiters: [],
+      isShared: false,
       settled: promise,
       settle: resolve,
     };
@@ -160,7 +169,7 @@ export class FetchQueue {
     const { source } = this.#deps;
     const { offset, length } = bytesOf(this.#deps.geometry, fetch);
     fetch.phase = "reading";
-    const buffer = Buffer.allocUnsafeSlow(length);
+    const buffer = this.#pool.take(length);
     try {
       await source.read(fetch.purpose === "sync" ? "sync" : "demand", offset, buffer);
     } catch (error) {
@@ -175,6 +184,7 @@ export class FetchQueue {
     this.#countBytes(fetch, length);
     for (const waiter of fetch.waiters) waiter.resolve(this.#slice(fetch, waiter));
     const storeError = await this.#keep(fetch).catch((error: Error) => error);
+    if (!fetch.isShared) this.#pool.give(buffer);
     this.#leaveLane(fetch);
     this.#settle(fetch, storeError, storeError);
   }

@@ -21,6 +21,7 @@ import { type ExportDescription, Handshake, type Session } from "./handshake.ts"
 import { command, maxDrainedPayloadBytes, NbdProtocolError } from "./protocol.ts";
 import { errorReply } from "./replies.ts";
 import { type Admission, type Request, RequestDecoder } from "./request-decoder.ts";
+import { BufferPool } from "../lib/buffer-pool.ts";
 import { type Refusal, refusalOf, type RequestRules } from "./validation.ts";
 
 export interface ConnectionLimits {
@@ -28,6 +29,9 @@ export interface ConnectionLimits {
   readonly maxBytes: number;
   readonly handshakeTimeoutMs: number;
 }
+
+/** Of payload buffers that wait to be used again. */
+const pooledBytes = 8 * 1024 * 1024;
 
 export interface ConnectionEvents {
   /** The transmission phase began. */
@@ -43,7 +47,8 @@ export class Connection {
   readonly #events: ConnectionEvents;
   readonly #handshake: Handshake;
   readonly #handshakeTimer: ReturnType<typeof setTimeout>;
-  readonly #decoder = new RequestDecoder();
+  readonly #pool = new BufferPool(pooledBytes);
+  readonly #decoder = new RequestDecoder(this.#pool);
   readonly #budget: Budget;
   #phase: "handshake" | "transmission" | "disconnecting" | "closed" = "handshake";
   #session: Session = { structuredReplies: false, metaContexts: [] };
@@ -204,7 +209,11 @@ export class Connection {
       this.#device,
       request,
       this.#session,
-      (header, pieces) => this.#send(header, pieces, costBytes),
+      (header, pieces) => {
+        // The device has settled the request, so it does not look at the payload any more.
+        this.#pool.give(request.payload);
+        this.#send(header, pieces, costBytes);
+      },
       this.#events.onError,
     );
   }

@@ -13,7 +13,7 @@
  *
  * Pure.
  */
-import { Buffer } from "node:buffer";
+import { BufferPool } from "../lib/buffer-pool.ts";
 import { command, magic, NbdProtocolError, requestHeaderBytes } from "./protocol.ts";
 
 export interface Request {
@@ -47,6 +47,12 @@ export class RequestDecoder {
   /** The payload gathered so far, or bytes of it skipped so far. */
   #gathered: Uint8Array = nothing;
   #gatheredBytes = 0;
+  readonly #pool: BufferPool;
+
+  /** @param pool where gathered payloads come from; who has the request gives them back, or keeps them */
+  constructor(pool: BufferPool) {
+    this.#pool = pool;
+  }
 
   /** A request is decoded and waits to be admitted. */
   get isWaiting(): boolean {
@@ -103,7 +109,7 @@ export class RequestDecoder {
         return true;
       }
       if (available === 0) return false;
-      this.#gathered = Buffer.allocUnsafe(request.length);
+      this.#gathered = this.#pool.take(request.length);
     }
     const count = Math.min(available, missing);
     if (isTaken) this.#gathered.set(this.#chunk.subarray(this.#at, this.#at + count), this.#gatheredBytes);

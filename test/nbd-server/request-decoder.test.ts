@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { command, NbdProtocolError } from "../../src/nbd-server/protocol.ts";
+import { BufferPool } from "../../src/lib/buffer-pool.ts";
 import { type Admission, type Request, RequestDecoder } from "../../src/nbd-server/request-decoder.ts";
 import { type RawRequest, requestBytes } from "./raw-client.ts";
 
@@ -10,7 +11,7 @@ const test = suite("RequestDecoder");
 const take = (): Admission => "take";
 
 function decodeAll(chunks: readonly Uint8Array[], admit: (request: Request) => Admission = take): Request[] {
-  const decoder = new RequestDecoder();
+  const decoder = new RequestDecoder(new BufferPool(0));
   const requests: Request[] = [];
   for (const chunk of chunks) {
     decoder.push(chunk);
@@ -103,7 +104,7 @@ test("skips the payload of a drained write and finds the next request, however i
 });
 
 test("waits before the payload until it is admitted, and asks again", () => {
-  const decoder = new RequestDecoder();
+  const decoder = new RequestDecoder(new BufferPool(0));
   decoder.push(requestBytes(write));
   let isOpen = false;
   const admit = (): Admission => isOpen ? "take" : "wait";
@@ -152,7 +153,7 @@ test("either decodes garbage or throws NbdProtocolError", () => {
 });
 
 test("allocates nothing for a long write's payload before a byte of it is there", () => {
-  const decoder = new RequestDecoder();
+  const decoder = new RequestDecoder(new BufferPool(0));
   const before = process.memoryUsage().arrayBuffers;
   for (let index = 0; index < 20; index++) {
     decoder.push(requestBytes({ type: command.write, length: 0 }));
