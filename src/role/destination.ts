@@ -125,10 +125,12 @@ export class DestinationRole {
       const config = this.#config(id);
       const isMoved = source !== null && JSON.stringify(source) !== JSON.stringify(config.source);
       if (isMoved) engineConfigJournal(folders.state).write({ ...config, source });
-      if (await engineStatus(folders) === undefined) {
+      const status = await engineStatus(folders);
+      if (status === undefined) {
         checkSameFile(record.path, record.identity, record.plan.sizeBytes);
         await startEngine(folders, false);
-      } else if (isMoved) {
+      } else if (isMoved || (source !== null && !status.isConnected)) {
+        // At once: the engine's own next attempt may be seconds away.
         await askEngine(folders, "replaceSource", source);
       }
       return await this.#entry(id);
