@@ -1,0 +1,53 @@
+/** The processes behind a migration, by what they are, and their end. */
+import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Dlsm, kill } from "./dlsm.ts";
+
+export type Part = "engine" | "tgtd" | "driver";
+
+const looksLike: Record<Part, RegExp> = {
+  engine: /(^| )engine \//,
+  tgtd: /(^|\/)tgtd /,
+  /** In the background, or a command in the foreground. */
+  driver: / (drive|migrate|resume) /,
+};
+
+export function pidsOf(dlsm: Dlsm, part: Part): number[] {
+  return dlsm.processes().filter(({ command }) => looksLike[part].test(command)).map(({ pid }) => pid);
+}
+
+/**
+ * `kill -9`, in this order, when `moment` has come; resolves when they are gone. Throws if one of them does not
+ * run. They are looked up before, so that nothing comes between the moment and the kill.
+ */
+export async function killParts(
+  dlsm: Dlsm,
+  parts: readonly Part[],
+  moment?: () => Promise<void>,
+): Promise<void> {
+  const pids = parts.flatMap((part) => {
+    const found = pidsOf(dlsm, part);
+    if (found.length === 0) throw new Error(`no ${part} to kill: ${JSON.stringify(dlsm.processes())}`);
+    return found;
+  });
+  await moment?.();
+  for (const pid of pids) kill(pid, "SIGKILL");
+  await until(() => !pids.some(isThere), "they end");
+}
+
+function isThere(pid: number): boolean {
+  try {
+    return !/^\d+ \(.*\) Z/s.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+  } catch {
+    return false;
+  }
+}
+
+/** Polls until it is so. */
+export async function until(isSo: () => boolean, what: string, timeoutMs = 30_000): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!isSo()) {
+    if (performance.now() > deadline) throw new Error(`never: ${what}`);
+    await sleep(10);
+  }
+}

@@ -1,0 +1,141 @@
+/** Killing any of the processes at any moment under load: nothing that was acknowledged is lost. */
+import { readFileSync } from "node:fs";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { Random } from "../engine/memory.ts";
+import { MiB } from "../helpers/disk.ts";
+import { type Detached, Dlsm } from "../helpers/dlsm.ts";
+import { needing } from "../helpers/needs.ts";
+import { killParts, type Part, pidsOf, until } from "../helpers/processes.ts";
+import { History, makeSectorDisk } from "../helpers/sectors.ts";
+import { CrashLoad } from "./crash-load.ts";
+
+const test = suite("kill");
+const withTgt = needing(test, ["tgtd"]);
+const seed = Number(process.env.DLSM_SEED ?? 1 + Math.floor(Math.random() * 1e6));
+
+const sizeMiB = 160;
+const dataMiB = Array.from({ length: 120 }, (_, at) => at).filter((at) => at % 5 !== 3);
+
+interface Scene extends Detached {
+  readonly dlsm: Dlsm;
+  readonly random: Random;
+  readonly load: CrashLoad;
+}
+
+/** A migration under load; afterwards it is let finish, and the disk is compared with what the clients know. */
+async function underLoad(clients: number, body: (scene: Scene) => Promise<void>): Promise<void> {
+  const dlsm = new Dlsm();
+  try {
+    const [source, destination] = [dlsm.path("src.img"), dlsm.path("dst.img")];
+    makeSectorDisk(source, sizeMiB, dataMiB);
+    const before = readFileSync(source);
+    const detached = await dlsm.migrateDetached(source, destination, ["--bwlimit", "512KiB/s"]);
+    const { id, socket } = detached;
+    const history = new History(sizeMiB, dataMiB);
+    const load = new CrashLoad({ socket, history, seed, clients });
+    try {
+      await load.allConnect();
+      await body({ ...detached, dlsm, random: new Random(seed), load });
+      await load.stop();
+    } finally {
+      load.abandon();
+    }
+    await dlsm.ok("limit", id, "off");
+    await dlsm.until(id, (status) => status === undefined, "done");
+    assert.is(history.settleFile(destination), undefined, `seed ${seed}`);
+    assert.ok(readFileSync(source).equals(before), "the source is as it was");
+    await dlsm.nothingLeft();
+  } catch (error) {
+    throw new Error(`seed ${seed}: ${error}`, { cause: error });
+  } finally {
+    await dlsm.close();
+  }
+}
+
+withTgt(
+  "only the engine: it is started again, and every acknowledged write is there, unflushed",
+  async () => {
+    await underLoad(4, async ({ dlsm, random, load }) => {
+      for (let round = 0; round < 8; round++) {
+        const back = load.allConnect();
+        await killParts(dlsm, ["engine"], () => load.more(1 + random.below(400)));
+        await back;
+      }
+    });
+  },
+);
+
+const rounds: { parts: Part[]; resume: "detached" | "foreground" }[] = [
+  { parts: ["driver", "engine"], resume: "detached" },
+  { parts: ["driver", "tgtd"], resume: "foreground" },
+  { parts: ["driver"], resume: "detached" },
+  { parts: ["driver", "tgtd", "engine"], resume: "foreground" },
+  { parts: ["driver", "engine"], resume: "foreground" },
+  { parts: ["driver", "engine", "tgtd"], resume: "detached" },
+];
+
+withTgt("driver, engine and tgtd, alone and together: resume goes on", async () => {
+  await underLoad(2, async ({ dlsm, id, random, load }) => {
+    for (const { parts, resume } of shuffled(rounds, random)) {
+      const back = parts.includes("engine") ? load.allConnect() : undefined;
+      const moment = random.chance(0.5)
+        ? () => load.more(1 + random.below(500))
+        : () => moreResident(dlsm, id, (1 + random.below(16)) * 64 * 1024);
+      await killParts(dlsm, parts, moment);
+      if (resume === "detached") await dlsm.ok("resume", id, "--detach");
+      else void dlsm.start("resume", id);
+      await back;
+      await load.more(1);
+      await dlsm.until(id, (status) => status?.waitingForSource === false, "the source is back");
+    }
+  });
+});
+
+withTgt("the command in the foreground: resume finishes what it began", async () => {
+  const dlsm = new Dlsm();
+  try {
+    const [source, destination] = [dlsm.path("src.img"), dlsm.path("dst.img")];
+    makeSectorDisk(source, sizeMiB, dataMiB);
+    void dlsm.start("migrate", source, destination, "--bwlimit", "2MiB/s");
+    const id = await onlyId(dlsm);
+    const history = new History(sizeMiB, dataMiB);
+    const load = new CrashLoad({ socket: dlsm.socketOf(id), history, seed });
+    try {
+      await killParts(dlsm, ["driver"], () => load.more(500));
+      await load.more(100);
+      assert.is((await dlsm.status(id))?.phase, "active", "the volume goes on meanwhile");
+      await load.stop();
+    } finally {
+      load.abandon();
+    }
+    await dlsm.ok("limit", id, "off");
+    const { stdout } = await dlsm.ok("resume", id, "--json");
+    assert.is(JSON.parse(stdout.trim().split("\n").at(-1)!).phase, "done");
+    assert.is(history.settleFile(destination), undefined, `seed ${seed}`);
+    await dlsm.nothingLeft();
+  } finally {
+    await dlsm.close();
+  }
+});
+
+function shuffled<T>(items: readonly T[], random: Random): T[] {
+  return items.map((item) => ({ item, at: random.next() })).sort((a, b) => a.at - b.at).map(({ item }) =>
+    item
+  );
+}
+
+async function moreResident(dlsm: Dlsm, id: string, bytes: number): Promise<void> {
+  const residentBytes = (await dlsm.status(id))!.disks[0].residentBytes;
+  const goal = Math.min(residentBytes + bytes, (sizeMiB - 32) * MiB);
+  await dlsm.until(id, (status) => status!.disks[0].residentBytes >= goal, `${goal} bytes resident`);
+}
+
+/** The id of the one migration, once it serves. */
+async function onlyId(dlsm: Dlsm): Promise<string> {
+  await until(() => pidsOf(dlsm, "engine").length === 1, "an engine");
+  const { stdout } = await dlsm.ok("status", "--json");
+  return JSON.parse(stdout).id;
+}
+
+test.run();
