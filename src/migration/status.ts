@@ -72,7 +72,9 @@ function problemOf(entry: DestinationEntry, source: SourceEntry | undefined): st
     return "the command that set it up was cut short";
   }
   if (entry.state === "aborting") return `its abort was cut short: dlsm abort ${entry.id} finishes it`;
-  if (entry.problem !== null) return entry.problem;
+  if (entry.problem !== null) {
+    return entry.remedy === null ? entry.problem : `${entry.problem}: ${entry.remedy}`;
+  }
   if (entry.verified === "different") {
     return "verification found a difference between source and destination: the source is kept";
   }

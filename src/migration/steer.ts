@@ -5,19 +5,21 @@ import { type Context, knownEntries } from "./context.ts";
 import { handOff, setUp } from "./start.ts";
 import { phaseOf } from "./status.ts";
 
-/** Brings everything back up, wherever it was cut short, and lifts a pause. The driver takes it from there. */
-export async function resume(context: Context, id: string): Promise<void> {
+/**
+ * Brings everything back up, wherever it was cut short, and lifts a pause. True: a driver takes it from there.
+ * False: only an export is here, which is up again.
+ */
+export async function resume(context: Context, id: string): Promise<boolean> {
   const { source, destination } = context;
   const entries = await knownEntries(context, id);
   let entry = entries.destination;
   if (entry === undefined) {
-    throw new PreconditionError(`${id} is only an export on this machine`, {
-      hint: `resume it where its destination is; dlsm release ${id} takes the export away`,
-    });
+    await source.ask("source.ensure", { id });
+    return false;
   }
   if (entry.state === "finishing") {
     await destination.ask("destination.ensure", { id, export: null });
-    return;
+    return true;
   }
   if (entry.state === "planned" || entry.state === "attaching") {
     if (entry.options.byTicket) {
@@ -27,13 +29,14 @@ export async function resume(context: Context, id: string): Promise<void> {
     }
     entry = await setUp(context, id);
   } else {
-    const isNeeded = !entry.isReleased && !entry.options.byTicket && entry.engine?.state !== "synced" &&
-      entries.source !== undefined && entries.source.state !== "releasing";
+    const isNeeded = !entry.isReleased && entry.engine?.state !== "synced" && entries.source !== undefined &&
+      entries.source.state !== "releasing";
     const ticket = isNeeded ? await source.ask("source.ensure", { id }) : null;
     entry = await destination.ask("destination.ensure", { id, export: ticket });
     await destination.ask("destination.resume", { id });
   }
   await handOff(context, entry, false);
+  return true;
 }
 
 /** Takes everything away on both sides. After the hand-off only by force. */
@@ -69,7 +72,9 @@ export async function allowCutover(context: Context, id: string, isForced: boole
 
 export async function knownDestination(context: Context, id: string): Promise<DestinationEntry> {
   const { destination } = await knownEntries(context, id);
-  if (destination?.isReadable === false) throw new PreconditionError(`${destination.problem}`);
+  if (destination?.isReadable === false) {
+    throw new PreconditionError(destination.problem!, { hint: destination.remedy ?? undefined });
+  }
   if (destination === undefined) {
     throw new PreconditionError(`${id} is only an export on this machine`, {
       hint: "give this command where its destination is",

@@ -1,6 +1,6 @@
 /** What the destination role says of a migration, also of one whose journal cannot be read. Pure. */
 import type { EngineStatus } from "../engine/mod.ts";
-import { PreconditionError } from "../lib/errors.ts";
+import { DlsmError, messageOf, PreconditionError } from "../lib/errors.ts";
 import type { DestinationRecord } from "./destination-journal.ts";
 import type { DestinationEntry, Endpoint } from "./messages.ts";
 
@@ -37,6 +37,7 @@ export function entryOf(record: DestinationRecord, { host, ...running }: Running
     isReleased: record.isReleased,
     mayCutOver: record.cutover !== "hold",
     problem: running.engine === null && state === "attached" ? describeStop(running) : null,
+    remedy: null,
   };
 }
 
@@ -45,8 +46,8 @@ function describeStop({ id, stored }: Omit<Running, "host">): string {
   return stored === null ? `${message}, and its residency map cannot be read` : message;
 }
 
-/** `problem`: why the journal cannot be read. */
-export function brokenEntry(problem: string, { host, ...running }: Running): DestinationEntry {
+/** `error`: why the journal cannot be read. */
+export function brokenEntry(error: unknown, { host, ...running }: Running): DestinationEntry {
   const unknown: Endpoint = { host: "", path: "" };
   return {
     ...running,
@@ -61,6 +62,7 @@ export function brokenEntry(problem: string, { host, ...running }: Running): Des
     verified: null,
     isReleased: false,
     mayCutOver: false,
-    problem,
+    problem: messageOf(error),
+    remedy: error instanceof DlsmError ? error.hint ?? null : null,
   };
 }

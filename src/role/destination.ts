@@ -43,7 +43,7 @@ import {
   unmakeLocalFile,
 } from "./local-file.ts";
 import type { DestinationEntry, Replies, Request } from "./messages.ts";
-import { describe, unknownId } from "./source.ts";
+import { unknownId } from "./source.ts";
 
 const lockTimeoutMs = 60_000;
 export class DestinationRole {
@@ -151,10 +151,10 @@ export class DestinationRole {
 
   /** Kept, so that an engine that is started again has it too. */
   async limit({ id, bytesPerSecond }: Request<"destination.limit">): Promise<EngineStatus> {
-    this.#record(id);
+    const status = await this.#ask(id, "limit", { bytesPerSecond });
     const { state } = roleFolders(this.#folders, "destination", id);
     engineConfigJournal(state).write({ ...this.#config(id), bytesPerSecond });
-    return await this.#ask(id, "limit", { bytesPerSecond });
+    return status;
   }
 
   async hashFetched(
@@ -233,7 +233,7 @@ export class DestinationRole {
       try {
         entries.push(await this.#entry(id));
       } catch (error) {
-        entries.push(brokenEntry(describe(error), await this.#running(id)));
+        entries.push(brokenEntry(error, await this.#running(id)));
       }
     }
     return entries;

@@ -1,8 +1,9 @@
 /** Where the roles keep what; both kinds of folders are private (0700). */
-import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { syncFolder } from "../lib/atomic-file.ts";
 import { messageOf, PreconditionError } from "../lib/errors.ts";
+import { ensureFolder } from "../lib/paths.ts";
 import { maxSocketPathBytes } from "../lib/unix-socket.ts";
 
 export interface RoleFolders {
@@ -33,30 +34,30 @@ export function makeNewRoleFolders(
 ): void {
   sweep(dirname(state));
   const unnamed = unnamedOf(state);
-  makeFolder(unnamed);
-  writeJournal(unnamed);
+  makeFolder(unnamed, "DLSM_STATE_DIR");
+  try {
+    writeJournal(unnamed);
+  } catch (cause) {
+    rmSync(unnamed, { recursive: true, force: true });
+    throw new PreconditionError(messageOf(cause), {
+      hint:
+        `nothing was changed: make space on the file system of ${dirname(state)}, or name another state ` +
+        "folder in DLSM_STATE_DIR",
+      cause,
+    });
+  }
   renameSync(unnamed, state);
   syncFolder(dirname(state));
-  makeFolder(run);
+  makeFolder(run, "DLSM_RUN_DIR");
 }
 
 /** The run folder of a migration, which a reboot takes away. Throws PreconditionError if it cannot be made. */
 export function makeRunFolder({ run }: RoleFolders): void {
-  makeFolder(run);
+  makeFolder(run, "DLSM_RUN_DIR");
 }
 
-function makeFolder(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
-    chmodSync(path, 0o700);
-  } catch (cause) {
-    throw new PreconditionError(`the folder ${path} cannot be made: ${messageOf(cause)}`, {
-      hint:
-        "see that its file system is writable and has space, or name other folders in DLSM_STATE_DIR and " +
-        "DLSM_RUN_DIR",
-      cause,
-    });
-  }
+function makeFolder(path: string, variable: string): void {
+  ensureFolder({ path, isShared: false }, "folder", variable);
 }
 
 /** Throws PreconditionError if `longestSocket`, a path in the run folder, is longer than a socket's may be. */

@@ -167,6 +167,8 @@ export interface DestinationEntry {
   /** Resident and written bytes as the map on disk says, for when no engine runs. */
   readonly stored: { readonly residentBytes: number; readonly writtenBytes: number } | null;
   readonly problem: string | null;
+  /** What can be done about the problem, where `dlsm resume` alone does not help. */
+  readonly remedy: string | null;
 }
 
 /** What each request is answered with. */

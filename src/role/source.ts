@@ -171,7 +171,9 @@ export class SourceRole {
     try {
       return await this.#start(record, address, known);
     } catch (error) {
-      const mayMove = port === 0 && known !== 0 && isTgtError(error) && error.reason === "portInUse";
+      // A ticket that somebody has been given names the port.
+      const isFree = port === 0 && record.destination !== null;
+      const mayMove = isFree && known !== 0 && isTgtError(error) && error.reason === "portInUse";
       if (!mayMove) throw userError(error, record);
       return await this.#start(record, address, 0).catch((second) => {
         throw userError(second, record);
@@ -288,7 +290,7 @@ function readOrUndefined<T>(read: () => T | undefined): T | undefined {
   }
 }
 
-export function describe(error: unknown): string {
+function describe(error: unknown): string {
   const hint = error instanceof DlsmError && error.hint !== undefined ? `: ${error.hint}` : "";
   return messageOf(error) + hint;
 }
