@@ -1,6 +1,6 @@
 /** What the engine counts: exact numbers, and the same as tgtd's. */
 import { Buffer } from "node:buffer";
-import { appendFileSync, readFileSync, statSync } from "node:fs";
+import { appendFileSync, readFileSync, rmSync, statSync } from "node:fs";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { DiskStatus } from "../../src/report/mod.ts";
@@ -134,6 +134,32 @@ withTools(
     }),
 );
 
+/** Reads all of a range in random order with many requests under way, none on the borders of blocks. */
+async function readAll(
+  client: NbdClient,
+  model: Buffer,
+  from: number,
+  to: number,
+  seed: number,
+): Promise<void> {
+  const stepBytes = 50_000;
+  const offsets = Array.from(
+    { length: Math.ceil((to - from) / stepBytes) },
+    (_, index) => from + index * stepBytes,
+  );
+  const random = new Random(seed);
+  for (let at = offsets.length - 1; at > 0; at--) {
+    const other = random.below(at + 1);
+    [offsets[at], offsets[other]] = [offsets[other], offsets[at]];
+  }
+  const lane = async () => {
+    for (let at = offsets.pop(); at !== undefined; at = offsets.pop()) {
+      compare(await client.read(at, Math.min(stepBytes, to - at)), model, at);
+    }
+  };
+  await Promise.all(Array.from({ length: 16 }, lane));
+}
+
 withTools(
   "demand, read-ahead and sync at once, writes among them: still each block crosses once",
   () =>
@@ -141,39 +167,97 @@ withTools(
       const [source, destination] = [dlsm.path("src.img"), dlsm.path("dst.img")];
       makeDisk(
         source,
-        64,
-        Array.from({ length: 64 }, (_, index) => index).filter((index) => index % 4 !== 3),
+        96,
+        Array.from({ length: 96 }, (_, index) => index).filter((index) => index % 4 !== 3),
       );
       const model = readFileSync(source);
       const migration = await attachAlone(dlsm, source, destination, []);
       const { id, socket, uri } = migration;
       const before = await tgtdReads(dlsm, id);
-      await dlsm.ok("activate", id);
+      const [guestsEnd, gates, readersFrom] = [24 * MiB, 24 * MiB, 28 * MiB];
       const load: Load = {
         model,
         blockBytes: 4096,
-        untouched: { offset: 32 * MiB, length: 32 * MiB },
+        untouched: { offset: readersFrom, length: model.length - readersFrom },
         depth: 8,
-        requests: 400,
+        requests: 300,
         isOver: () => true,
       };
-      const guest = async (index: number) => {
+      // Everybody's first request is a write, which waits for the hand-off: then all begin together with the sync.
+      const user = async (index: number, work: (client: NbdClient) => Promise<unknown>) => {
         const client = await NbdClient.connect(socket);
-        await runGuest(client, wholeArea(index * 8 * MiB, (index + 1) * 8 * MiB), new Random(index), load);
+        await client.zero(gates + index * 4096, 4096);
+        model.fill(0, gates + index * 4096, gates + (index + 1) * 4096);
+        await work(client);
         client.close();
       };
-      const copy = async (name: string) => {
-        await runTool("nbdcopy", "--connections=2", uri, dlsm.path(name));
-        compare(readFileSync(dlsm.path(name)).subarray(32 * MiB), model, 32 * MiB, "the copy");
-      };
-      await Promise.all([0, 1, 2, 3].map(guest).concat(["a", "b"].map(copy)));
+      const guest = (client: NbdClient, index: number) =>
+        runGuest(
+          client,
+          wholeArea(guestsEnd / 4 * index, guestsEnd / 4 * (index + 1)),
+          new Random(index),
+          load,
+        );
+      const users = Promise.all([
+        ...[0, 1, 2, 3].map((index) => user(index, (client) => guest(client, index))),
+        ...[4, 5, 6].map((index) =>
+          user(index, (client) => readAll(client, model, readersFrom, model.length, index))
+        ),
+      ]);
+      // What fails first is what is told.
+      users.catch(() => {});
+      await dlsm.ok("activate", id);
+      await runTool("nbdcopy", "--connections=2", uri, dlsm.path("copy"));
+      compare(readFileSync(dlsm.path("copy")).subarray(readersFrom), model, readersFrom, "the copy");
+      await users;
       await untilSynced(dlsm, migration);
       const disk = await untilTgtdAgrees(dlsm, id, before, lbaStatusBytes);
       assert.is(disk.refetchedBytes, 0);
-      assert.is(fetchedBytes(disk) + disk.holeBytes + disk.overwrittenBytes, 64 * MiB);
-      assert.ok(disk.holeBytes >= 8 * MiB, "the holes of the part that nobody writes");
+      const { demand, readahead, sync } = disk.fetchedBytes;
+      assert.ok(demand > 0 && readahead > 0 && sync > 0, JSON.stringify(disk));
+      assert.is(fetchedBytes(disk) + disk.holeBytes + disk.overwrittenBytes, model.length);
+      assert.ok(disk.holeBytes >= 17 * MiB, "the holes of the part that nobody writes");
       await finish(dlsm, migration);
       compare(readFileSync(destination), model, 0, "the destination");
+    }),
+);
+
+withTools(
+  "a disk that ends within a block: its end is read, written and synced as it is",
+  () =>
+    withDlsm(async (dlsm) => {
+      const [source, destination] = [dlsm.path("src.img"), dlsm.path("dst.img")];
+      const tailBytes = 3 * 512;
+      makeDisk(source, 1, [0]);
+      appendFileSync(source, Buffer.alloc(tailBytes, 0x77));
+      for (const firstUse of ["read", "write", "sync"]) {
+        const model = readFileSync(source);
+        const migration = await attachAlone(dlsm, source, destination, ["--bwlimit", "1"]);
+        const { id, socket } = migration;
+        const before = await tgtdReads(dlsm, id);
+        await dlsm.ok("activate", id);
+        await dlsm.until(id, (status) => status?.disks[0].fetchedBytes.sync === 65536, "the first piece");
+        const client = await NbdClient.connect(socket);
+        if (firstUse === "read") compare(await client.read(MiB + 1, 1000), model, MiB + 1);
+        if (firstUse === "write") {
+          await client.write(model.length - 1, Buffer.from([0x88]));
+          model[model.length - 1] = 0x88;
+        }
+        const demand = firstUse === "sync" ? 0 : tailBytes;
+        checkCounts(await untilTgtdAgrees(dlsm, id, before, lbaStatusBytes), {
+          fetchedBytes: { demand, readahead: 0, sync: 65536 },
+        });
+        client.close();
+        await dlsm.ok("limit", id, "off");
+        await untilSynced(dlsm, migration);
+        checkCounts(await untilTgtdAgrees(dlsm, id, before, lbaStatusBytes), {
+          fetchedBytes: { demand, readahead: 0, sync: model.length - demand },
+          residentBytes: model.length,
+        });
+        await finish(dlsm, migration);
+        compare(readFileSync(destination), model, 0, "the destination");
+        rmSync(destination);
+      }
     }),
 );
 

@@ -54,6 +54,8 @@ interface Scenario {
   readonly blockBytes: number;
   /** The clients start after the hand-off; else before, and their writes wait for it. */
   readonly isHandedOverFirst?: boolean;
+  /** What is behind that is left to the sync. Default: nothing. */
+  readonly usedBytes?: number;
   /** Whole copies that are made meanwhile; each fetches all that is absent. */
   readonly copies: number;
   /** Runs while the load does; the load goes on until it is through. */
@@ -69,7 +71,7 @@ async function run(dlsm: Dlsm, scenario: Scenario): Promise<Buffer> {
   const unit = Math.floor(content.length / 64 / 4096) * 4096;
   const at = (place: keyof typeof places) => {
     const [from, to] = places[place];
-    return { from: from * unit, to: to === 64 ? content.length : to * unit };
+    return { from: from * unit, to: to === 64 ? scenario.usedBytes ?? content.length : to * unit };
   };
   const migration = await dlsm.migrateDetached(source, destination, ["--handoff", "manual", ...options]);
   const { uri, socket, id } = migration;
@@ -284,7 +286,7 @@ withAll(
   () =>
     withDlsm(async (dlsm) => {
       const [source, destination] = [dlsm.path("src.img"), dlsm.path("dst.img")];
-      const content = makeSource(source, 96 * MiB);
+      const content = makeSource(source, 96 * MiB + 512);
       const model = await run(dlsm, {
         source,
         destination,
@@ -309,6 +311,7 @@ withAll(
         content,
         options: ["--block-size", "64KiB", "--bwlimit", "128KiB/s"],
         blockBytes: 65536,
+        usedBytes: 64 * MiB,
         copies: 0,
         isHandedOverFirst: true,
         async steer(dlsm, { id }) {
