@@ -59,9 +59,9 @@ export const resume = defineCommand({
     const reporter = reporterFor(args);
     const id = idOf(args);
     await withSession(reporter, async (session) => {
-      await migration.resume(session, id);
-      if (!args.detach) return await follow(session, id);
-      detach(session, id);
+      const isDriven = await migration.resume(session, id);
+      if (isDriven && !args.detach) return await follow(session, id);
+      if (isDriven) detach(session, id);
       showStatus(reporter, await migration.statusById(session, id));
     });
   },
