@@ -233,6 +233,8 @@ export class DestinationRole {
       try {
         entries.push(await this.#entry(id));
       } catch (error) {
+        // Unless it ended meanwhile.
+        if (!listIds(this.#folders, "destination").includes(id)) continue;
         entries.push(brokenEntry(error, await this.#running(id)));
       }
     }

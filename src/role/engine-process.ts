@@ -8,7 +8,7 @@ import { engineFiles, type EngineStatus, type SourceExport } from "../engine/mod
 import { exitCodes, FailedError, LockedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { hasEnded, identify, isRunning, type ProcessId } from "../lib/process-id.ts";
 import { selfCommand } from "../lib/self.ts";
-import { connectUnix, NotListeningError, RpcClosedError } from "../rpc/mod.ts";
+import { connectUnix, NotListeningError, RpcClosedError, RpcHandshakeError } from "../rpc/mod.ts";
 import type { RoleFolders } from "./layout.ts";
 
 const startTimeoutMs = 30_000;
@@ -40,7 +40,13 @@ export async function askEngine<T>(
 }
 
 export async function engineStatus(folders: RoleFolders): Promise<EngineStatus | undefined> {
-  return await askEngine<EngineStatus>(folders, "status");
+  try {
+    return await askEngine<EngineStatus>(folders, "status");
+  } catch (error) {
+    if (!(error instanceof RpcClosedError) && !(error instanceof RpcHandshakeError)) throw error;
+    // It ended while it was asked, so that now nobody listens there.
+    return await askEngine<EngineStatus>(folders, "status");
+  }
 }
 
 /** Starts the engine in a session of its own; resolves when it serves. Rejects with the error in its log. */

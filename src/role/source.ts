@@ -142,6 +142,8 @@ export class SourceRole {
         const source = { host: hostname(), path };
         entries.push({ id, createdAt, state, source, destination, sizeBytes, tgtdPid, problem: null });
       } catch (error) {
+        // Unless it ended meanwhile.
+        if (!listIds(this.#folders, "source").includes(id)) continue;
         entries.push({
           id,
           createdAt: "",
