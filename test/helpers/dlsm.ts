@@ -77,8 +77,10 @@ export class Dlsm {
 
   /** Undefined if there is no such migration (any more). */
   async status(id: string): Promise<MigrationStatus | undefined> {
-    const { exitCode, stdout } = await this.run("status", id, "--json");
-    return exitCode === 0 ? JSON.parse(stdout) as MigrationStatus : undefined;
+    const { exitCode, stdout, stderr } = await this.run("status", id, "--json");
+    if (exitCode === 0) return JSON.parse(stdout) as MigrationStatus;
+    if (stderr.includes("no migration")) return undefined;
+    throw new Error(`dlsm status ${id}: exit ${exitCode}\n${stderr}`);
   }
 
   /** Polls the status until it is so; an unknown migration is undefined. */
