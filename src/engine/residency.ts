@@ -280,7 +280,7 @@ export class ResidencyMap {
     if (this.index[page] & uniformBit[plane]) return false;
     const isNew = !(this.index[page] & indexBits.hasPage);
     if (isNew) {
-      this.#pages.set(page, { words: new Uint32Array(pageWords), setBits: [0, 0] });
+      this.#pages.set(page, this.#newPage(page));
       this.index[page] |= indexBits.hasPage;
     }
     const { words, setBits } = this.#page(page);
@@ -307,6 +307,24 @@ export class ResidencyMap {
       this.#sink.pageChanged(page, words, base + (from >>> 5), base + lastWord + 1, isNew);
     }
     return true;
+  }
+
+  /**
+   * A page that says again what the index says of it: its place in storage may hold words of an earlier page
+   * and be overwritten before the index is, and no bit may be lost even then.
+   */
+  #newPage(page: number): Page {
+    const words = new Uint32Array(pageWords);
+    const setBits: Page["setBits"] = [0, 0];
+    const blocks = this.#blocksOf(page);
+    for (const plane of [planes.crossed, planes.written]) {
+      if (!(this.index[page] & uniformBit[plane])) continue;
+      const fullWords = blocks >>> 5;
+      words.fill(-1, plane * planeWords, plane * planeWords + fullWords);
+      if (blocks & 31) words[plane * planeWords + fullWords] = (1 << (blocks & 31)) - 1;
+      setBits[plane] = blocks;
+    }
+    return { words, setBits };
   }
 
   /** Lets a page go whose words say nothing that the index does not say. */

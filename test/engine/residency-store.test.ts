@@ -241,6 +241,24 @@ test("a crash leaves all that was checkpointed and nothing that was not marked; 
   );
 });
 
+test("a page that was uniform for a while loses nothing when its new words reach the disk before its index", async () => {
+  for (let seed = 0; seed < 20; seed++) {
+    for (const blockCount of [someBlocks, pageBlocks - 3]) {
+      const tracked = await new Tracked(blockCount, seed).create();
+      const whole = { first: 0, count: Math.min(pageBlocks, blockCount), plane: planes.written };
+      tracked.mark({ first: 5, count: 3, plane: planes.written });
+      await tracked.checkpoint(() => {
+        tracked.mark(whole);
+        return Promise.resolve();
+      });
+      tracked.mark({ first: 0, count: 1, plane: planes.crossed });
+      tracked.files.durable.writesLeft = 1;
+      await rejection(tracked.checkpoint(), Killed);
+      await tracked.crash("power");
+    }
+  }
+});
+
 test("a map that was closed in good order opens as it was, in another boot too, and vouches for the zeroes", async () => {
   for (const boot of ["the same", "another"]) {
     const files = { durable: new CrashFile(), live: new CrashFile() };
