@@ -132,6 +132,11 @@ export class ResidencyStore implements MapSink {
     return this.#header.localZero;
   }
 
+  /** A write failed half-way: the local disk may hold what the map does not know of. */
+  forgetLocalZero(): void {
+    this.#header.localZero = false;
+  }
+
   get counters(): Counters {
     return this.#header.counters;
   }

@@ -50,6 +50,9 @@ export class Writing {
       await write();
       this.#deps.checkpoints.dataWritten(length);
       this.#markWritten(claim);
+    } catch (error) {
+      this.#deps.store.forgetLocalZero();
+      throw error;
     } finally {
       this.#deps.claims.release(claim);
     }
