@@ -11,7 +11,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { execa, type Subprocess } from "execa";
 import { selfCommand } from "../../src/lib/self.ts";
+import { statusesOf } from "../../src/migration/status.ts";
 import type { MigrationStatus } from "../../src/report/mod.ts";
+import { Host } from "../../src/role/mod.ts";
 import { tempFolder } from "./temp.ts";
 
 export interface Ran {
@@ -23,6 +25,7 @@ export interface Ran {
 export class Dlsm {
   readonly folder: string;
   readonly environment: Record<string, string>;
+  #host: Host | undefined;
 
   constructor(environment: Record<string, string> = {}) {
     this.folder = tempFolder("i");
@@ -75,12 +78,18 @@ export class Dlsm {
     return join(this.environment.DLSM_RUN_DIR, id, "dst", "nbd.sock");
   }
 
-  /** Undefined if there is no such migration (any more). */
+  /**
+   * Undefined if there is no such migration (any more). Asked of the roles as `dlsm status` asks them, but in
+   * this process: it is polled all the time, and to start a command each time would take most of a test's.
+   */
   async status(id: string): Promise<MigrationStatus | undefined> {
-    const { exitCode, stdout, stderr } = await this.run("status", id, "--json");
-    if (exitCode === 0) return JSON.parse(stdout) as MigrationStatus;
-    if (stderr.includes("no migration")) return undefined;
-    throw new Error(`dlsm status ${id}: exit ${exitCode}\n${stderr}`);
+    const { DLSM_STATE_DIR: state, DLSM_RUN_DIR: run } = this.environment;
+    this.#host ??= await Host.local({ state, run });
+    const [sources, destinations] = await Promise.all([
+      this.#host.ask("source.list", { id }),
+      this.#host.ask("destination.list", { id }),
+    ]);
+    return statusesOf(sources, destinations)[0];
   }
 
   /** Polls the status until it is so; an unknown migration is undefined. */
@@ -150,6 +159,7 @@ export class Dlsm {
 
   /** Kills what is still there. */
   async close(): Promise<void> {
+    this.#host?.close();
     for (let round = 0; round < 100; round++) {
       const left = this.processes();
       if (left.length === 0) return;
