@@ -26,6 +26,8 @@ export interface LocalDisk {
   close(): Promise<void>;
 }
 
+/** No device has larger logical blocks. */
+const sectorBytes = 4096;
 /** Zeroes written at a time where the system has no quicker way. */
 const zeroes = new Uint8Array(1024 * 1024);
 /** Punched at a time, so that one call never holds the process for long. */
@@ -39,6 +41,8 @@ export function openLocalDisk(path: string): LocalDisk {
   let canZeroRange = true;
 
   const quickZero = (offset: number, length: number, keepAllocated: boolean): boolean => {
+    // A device takes whole sectors only; that it refuses a part of one says nothing of what it can do.
+    if (!isFile && (offset % sectorBytes !== 0 || length % sectorBytes !== 0)) return false;
     if (keepAllocated) {
       return canZeroRange && (canZeroRange = fallocate(descriptor, "zeroRange", offset, length));
     }

@@ -3,9 +3,11 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { openLocalDisk } from "../../src/engine/local-disk.ts";
+import { attachLoop, needingLoop } from "../helpers/loop-device.ts";
 import { tempFolder } from "../helpers/temp.ts";
 
 const test = suite("local disk");
+const withLoop = await needingLoop(test, test as unknown as typeof test.skip);
 const MiB = 1024 * 1024;
 
 function sparseFile(sizeBytes: number): string {
@@ -55,6 +57,26 @@ test("a read beyond the end is an error, not silence", async () => {
     (error) => assert.is(error.code, "EIO"),
   );
   await disk.close();
+});
+
+withLoop("a device: zeroing parts of sectors does not keep it from giving space back later", async () => {
+  const backing = join(tempFolder(), "device");
+  const expected = Buffer.alloc(8 * MiB, 9);
+  writeFileSync(backing, expected);
+  const device = await attachLoop(backing, 4096);
+  try {
+    const disk = openLocalDisk(device.path);
+    await disk.zero(100, 100, false);
+    await disk.zero(MiB - 100, 4096, true);
+    await disk.zero(2 * MiB, 4 * MiB, false);
+    await disk.sync();
+    await disk.close();
+  } finally {
+    await device.detach();
+  }
+  expected.fill(0, 100, 200).fill(0, MiB - 100, MiB + 3996).fill(0, 2 * MiB, 6 * MiB);
+  assert.is(Buffer.compare(readFileSync(backing), expected), 0);
+  assert.ok(statSync(backing).blocks * 512 <= 4 * MiB + 65536);
 });
 
 test.run();
