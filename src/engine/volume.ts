@@ -69,7 +69,7 @@ export class Volume implements BlockDevice {
   readonly #checkpoints: Checkpoints;
   readonly #blockBytes: number;
   #activating: Promise<void> | undefined;
-  #wakeWriters: (() => void)[] = [];
+  readonly #wakeWriters = new Set<() => void>();
   #isSynced = false;
   #lastError: Error | undefined;
 
@@ -144,7 +144,8 @@ export class Volume implements BlockDevice {
     this.#activating ??= this.#store.activate().then(
       () => {
         this.#options.onActivated?.();
-        for (const wake of this.#wakeWriters.splice(0)) wake();
+        for (const wake of this.#wakeWriters) wake();
+        this.#wakeWriters.clear();
         // A pause that was asked for before the hand-off holds until it is lifted.
         if (this.sync.state !== "paused") this.sync.start();
       },
@@ -158,8 +159,8 @@ export class Volume implements BlockDevice {
       : [await this.#reading.passThrough(offset, length)];
   }
 
-  async write(offset: number, data: Uint8Array, fua: boolean): Promise<void> {
-    await this.#write(offset, data.length, () => this.#disk.write(offset, data));
+  async write(offset: number, data: Uint8Array, fua: boolean, client?: AbortSignal): Promise<void> {
+    await this.#write(offset, data.length, () => this.#disk.write(offset, data), client);
     if (fua) await this.flush();
   }
 
@@ -167,12 +168,12 @@ export class Volume implements BlockDevice {
     return this.#store.activated ? this.#checkpoints.flush() : Promise.resolve();
   }
 
-  async trim(offset: number, length: number, fua: boolean): Promise<void> {
+  async trim(offset: number, length: number, fua: boolean, client?: AbortSignal): Promise<void> {
     // Only whole blocks; the rest keeps its content, as a trim may.
     const { blockBytes, end } = { blockBytes: this.#blockBytes, end: offset + length };
     const from = Math.ceil(offset / blockBytes) * blockBytes;
     const to = end === this.sizeBytes ? end : Math.floor(end / blockBytes) * blockBytes;
-    if (from < to) await this.#write(from, to - from, () => this.#disk.zero(from, to - from, false));
+    if (from < to) await this.#write(from, to - from, () => this.#disk.zero(from, to - from, false), client);
     if (fua) await this.flush();
   }
 
@@ -180,13 +181,14 @@ export class Volume implements BlockDevice {
     offset: number,
     length: number,
     { noHole, fastZero, fua }: { noHole: boolean; fastZero: boolean; fua: boolean },
+    client?: AbortSignal,
   ): Promise<void> {
     if (
       fastZero && (noHole || !this.#disk.zeroesFast || this.#writing.absentEdges(offset, length).length > 0)
     ) {
       throw Object.assign(new Error("zeroing this is not quicker than writing"), { code: "ENOTSUP" });
     }
-    await this.#write(offset, length, () => this.#disk.zero(offset, length, noHole));
+    await this.#write(offset, length, () => this.#disk.zero(offset, length, noHole), client);
     if (fua) await this.flush();
   }
 
@@ -219,8 +221,13 @@ export class Volume implements BlockDevice {
   }
 
   /** A local operation on the bytes, once the volume is active. */
-  async #write(offset: number, length: number, write: () => Promise<void>): Promise<void> {
-    if (!this.#store.activated) await this.#waitForActivation();
+  async #write(
+    offset: number,
+    length: number,
+    write: () => Promise<void>,
+    client?: AbortSignal,
+  ): Promise<void> {
+    if (!this.#store.activated) await this.#waitForActivation(client);
     try {
       await this.#writing.run(offset, length, write);
     } catch (error) {
@@ -231,9 +238,22 @@ export class Volume implements BlockDevice {
     }
   }
 
-  async #waitForActivation(): Promise<void> {
+  /** Rejects when the client is gone: the write of somebody who gave up must not come after the hand-off. */
+  async #waitForActivation(client?: AbortSignal): Promise<void> {
     if (this.#options.activation === "first-write") return await this.activate();
-    await new Promise<void>((resolve) => this.#wakeWriters.push(resolve));
+    await new Promise<void>((resolve, reject) => {
+      const giveUp = () => {
+        this.#wakeWriters.delete(wake);
+        reject(Object.assign(new Error("the client is gone"), { code: "ECANCELED" }));
+      };
+      const wake = () => {
+        client?.removeEventListener("abort", giveUp);
+        resolve();
+      };
+      if (client?.aborted) return giveUp();
+      this.#wakeWriters.add(wake);
+      client?.addEventListener("abort", giveUp, { once: true });
+    });
   }
 
   #onSettled(fetch: Fetch, storeError: Error | undefined): void {

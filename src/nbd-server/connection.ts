@@ -50,6 +50,8 @@ export class Connection {
   readonly #pool = new BufferPool(pooledBytes);
   readonly #decoder = new RequestDecoder(this.#pool);
   readonly #budget: Budget;
+  /** Aborted when the client is gone: what waits in the device is not begun any more. */
+  readonly #gone = new AbortController();
   #phase: "handshake" | "transmission" | "disconnecting" | "closed" = "handshake";
   #session: Session = { structuredReplies: false, metaContexts: [] };
   #rules: RequestRules = { sizeBytes: 0, structuredReplies: false, metaContextCount: 0 };
@@ -106,6 +108,7 @@ export class Connection {
   /** Ends the connection at once, without a reply. What the device still does is not waited for. */
   drop(): void {
     this.#phase = "closed";
+    this.#gone.abort();
     this.#socket.destroy();
   }
 
@@ -119,12 +122,14 @@ export class Connection {
 
   /** End of file without NBD_CMD_DISC: the client is gone. After one, it may still read its replies. */
   #onEnd(): void {
+    this.#gone.abort();
     if (this.#phase !== "disconnecting") this.drop();
   }
 
   #onClose(): void {
     clearTimeout(this.#handshakeTimer);
     this.#phase = "closed";
+    this.#gone.abort();
     this.#outbox = [];
     this.#events.onClosed();
   }
@@ -209,6 +214,7 @@ export class Connection {
       this.#device,
       request,
       this.#session,
+      this.#gone.signal,
       (header, pieces) => {
         // The device has settled the request, so it does not look at the payload any more.
         this.#pool.give(request.payload);

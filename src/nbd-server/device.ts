@@ -5,6 +5,9 @@
  * `0 <= offset`, `length > 0` and `offset + length <= sizeBytes`. Methods may run concurrently and complete
  * in any order. A rejected promise carries an `Error` with a Node-style `code` ("EIO", "ENOSPC", "EINVAL",
  * "EPERM", "ENOTSUP", …), which the server maps to the wire in one table.
+ *
+ * `client` is aborted when the client that asked is gone. A device that makes a change wait must not begin it
+ * then: nobody was told that it happened, and by the time it would, it may be out of date.
  */
 export interface BlockDevice {
   /** Size of the disk, a multiple of 512, at most 2^53 - 1. */
@@ -22,13 +25,13 @@ export interface BlockDevice {
    * Stores `data` at `offset`. The server does not touch `data` until the promise settles. With `fua`, the
    * promise resolves only when the data is durable.
    */
-  write(offset: number, data: Uint8Array, fua: boolean): Promise<void>;
+  write(offset: number, data: Uint8Array, fua: boolean, client: AbortSignal): Promise<void>;
 
   /** Resolves when every write that was acknowledged before the call is durable. */
   flush(): Promise<void>;
 
   /** The range is no longer needed; afterwards its whole blocks read as zeroes. */
-  trim(offset: number, length: number, fua: boolean): Promise<void>;
+  trim(offset: number, length: number, fua: boolean, client: AbortSignal): Promise<void>;
 
   /**
    * The range reads as zeroes afterwards. `noHole`: space must stay allocated. `fastZero`: reject with
@@ -38,6 +41,7 @@ export interface BlockDevice {
     offset: number,
     length: number,
     options: { readonly noHole: boolean; readonly fastZero: boolean; readonly fua: boolean },
+    client: AbortSignal,
   ): Promise<void>;
 
   /** A hint that the range will be read soon (NBD_CMD_CACHE). Resolves when it has been fetched. */

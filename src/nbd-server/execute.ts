@@ -32,6 +32,7 @@ export function execute(
   device: BlockDevice,
   request: Request,
   session: Session,
+  client: AbortSignal,
   reply: Reply,
   onBug: (error: Error) => void,
 ): void {
@@ -66,7 +67,7 @@ export function execute(
         }, failed);
         break;
       default:
-        withoutData(device, request).then(done, failed);
+        withoutData(device, request, client).then(done, failed);
     }
   } catch (error) {
     failed(error);
@@ -76,16 +77,16 @@ export function execute(
 const none: readonly Uint8Array[] = [];
 
 /** The commands whose reply says only whether they worked. */
-function withoutData(device: BlockDevice, request: Request): Promise<void> {
+function withoutData(device: BlockDevice, request: Request, client: AbortSignal): Promise<void> {
   const { offset, length, flags } = request;
   const fua = (flags & commandFlag.fua) !== 0;
   switch (request.type) {
     case command.write:
-      return device.write(offset, request.payload, fua);
+      return device.write(offset, request.payload, fua, client);
     case command.flush:
       return device.flush();
     case command.trim:
-      return device.trim(offset, length, fua);
+      return device.trim(offset, length, fua, client);
     case command.cache:
       return device.prefetch(offset, length);
     case command.writeZeroes:
@@ -93,7 +94,7 @@ function withoutData(device: BlockDevice, request: Request): Promise<void> {
         noHole: (flags & commandFlag.noHole) !== 0,
         fastZero: (flags & commandFlag.fastZero) !== 0,
         fua,
-      });
+      }, client);
     default:
       throw new Error(`command ${request.type} passed validation`);
   }

@@ -85,6 +85,27 @@ test("explicit: a write before activation waits; first-write: it activates durab
   assert.ok(other.files.durable.syncs > syncsBefore);
 });
 
+test("explicit: a write whose client is gone before activation never happens", async () => {
+  const { volume, disk, source } = await setUp(12);
+  const client = new AbortController();
+  const writes = [
+    volume.write(0, new Uint8Array(4096).fill(9), false, client.signal),
+    volume.trim(8192, 4096, false, client.signal),
+    volume.writeZeroes(16_384, 4096, { noHole: false, fastZero: false, fua: false }, client.signal),
+  ];
+  client.abort();
+  for (const write of writes) {
+    await write.then(() => assert.unreachable(), (error) => assert.is(error.code, "ECANCELED"));
+  }
+  await volume.write(4096, new Uint8Array(4096), false, client.signal).then(
+    () => assert.unreachable(),
+    () => {},
+  );
+  await volume.activate();
+  await until(() => volume.isSynced, "synced");
+  same(disk.bytes, source.bytes, "the source's content");
+});
+
 test("a pause from before activation holds after it, until it is lifted", async () => {
   const { volume, store } = await setUp(9);
   volume.sync.pause();
