@@ -29,7 +29,15 @@ import {
   slotBytes,
 } from "./map-layout.ts";
 import type { MapFile } from "./map-file.ts";
-import { indexBits, type MapSink, pageWords, type Plane, ResidencyMap, validIndexBits } from "./residency.ts";
+import {
+  indexBits,
+  type MapSink,
+  pageBlocks,
+  pageWords,
+  type Plane,
+  ResidencyMap,
+  validIndexBits,
+} from "./residency.ts";
 
 const dirty = 0x80;
 const durableOnly = 0x40;
@@ -49,6 +57,8 @@ export class ResidencyStore implements MapSink {
   readonly #header: MapHeader;
   readonly #flags: Uint8Array;
   #dirtyPages: number[] = [];
+  /** Pages of which the live map may lack something: it could not be written. */
+  readonly #behind = new Set<number>();
   /** The live file's index as it stands there. */
   readonly #liveIndex: Uint8Array;
   #isActivated: boolean;
@@ -146,9 +156,32 @@ export class ResidencyStore implements MapSink {
     return this.#dirtyPages.length;
   }
 
-  /** Marks blocks; when it returns the mark outlives the process. */
+  /** Marks blocks; when it returns the mark outlives the process. Throws if the live map cannot be written. */
   mark(first: number, count: number, plane: Plane): void {
-    this.map.mark(first, count, plane);
+    // A mark that is in memory only would make the next one of its blocks do nothing.
+    if (this.#behind.size > 0) this.catchUp();
+    try {
+      this.map.mark(first, count, plane);
+    } catch (error) {
+      const lastPage = Math.floor((first + count - 1) / pageBlocks);
+      for (let page = Math.floor(first / pageBlocks); page <= lastPage; page++) {
+        this.#behind.add(page);
+        this.#markDirty(page);
+      }
+      throw error;
+    }
+  }
+
+  /** Brings the live map up to what is in memory, where that failed before. Throws if it fails again. */
+  catchUp(): void {
+    for (const page of this.#behind) {
+      if (this.map.index[page] & indexBits.hasPage) {
+        this.pageChanged(page, this.map.pageWords(page), 0, pageWords, true);
+      }
+      this.#liveIndex[page] = ~this.map.index[page];
+      this.indexChanged(page, page + 1);
+      this.#behind.delete(page);
+    }
   }
 
   /** Puts the counters where they outlive the process. */

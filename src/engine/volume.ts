@@ -265,8 +265,11 @@ export class Volume implements BlockDevice {
   async #finishSync(): Promise<void> {
     try {
       await this.#checkpoints.flush();
-    } catch {
-      // The error is kept as the checkpoints' last one; the next one may go through.
+      this.#store.catchUp();
+      this.#lastError = undefined;
+    } catch (error) {
+      // Told until it goes through.
+      this.#lastError = error as Error;
       this.#options.clock.after(finishRetryMs, () => void this.#finishSync());
       return;
     }

@@ -373,6 +373,36 @@ test("a hand-off that cannot be written down has not happened, whichever file fa
   }
 });
 
+test("a mark that could not be written counts once it is made again, though memory has it already", async () => {
+  const whole = { first: pageBlocks, count: pageBlocks, plane: planes.written };
+  const many = { first: pageBlocks - 9, count: pageBlocks + 20, plane: planes.crossed };
+  for (const marking of [{ first: 7, count: 3, plane: planes.written }, whole, many]) {
+    for (const writesLeft of [0, 1, 2]) {
+      for (const kind of crashes) {
+        const tracked = await new Tracked(someBlocks, 1).create();
+        const { live } = tracked.files;
+        const { writeNow } = CrashFile.prototype;
+        let left = writesLeft;
+        live.writeNow = (offset, data) => {
+          if (left-- <= 0) throw new Error("no space left");
+          writeNow.call(live, offset, data);
+        };
+        const mark = () => tracked.store.mark(marking.first, marking.count, marking.plane);
+        try {
+          mark();
+        } catch {
+          assert.throws(mark, /no space left/, "as long as it is so");
+          assert.throws(() => tracked.store.catchUp(), /no space left/);
+        }
+        live.writeNow = writeNow;
+        tracked.mark(marking);
+        await tracked.checkpoint();
+        await tracked.crash(kind);
+      }
+    }
+  }
+});
+
 test("a checkpoint takes what was marked before it, not what is marked while the data is synced", async () => {
   const tracked = await new Tracked(someBlocks, 1).create();
   tracked.mark({ first: 0, count: 4, plane: planes.written });
