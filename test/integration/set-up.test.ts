@@ -130,11 +130,12 @@ async function killedAndThen(moment: Moment, then: "abort" | "resume"): Promise<
   }
 }
 
-withTgt("abort of what was only planned leaves a file alone that somebody made there since", async () => {
+withTgt("abort of what was only planned leaves a file alone that somebody filled since", async () => {
   const dlsm = new Dlsm();
   try {
     const [source, destination] = [dlsm.path("src.img"), dlsm.path("dst.img")];
     makeDisk(source, 8, [0]);
+    writeFileSync(destination, "");
     await killAt(moments[0], [source, destination], dlsm);
     writeFileSync(destination, "somebody's");
     const { id } = JSON.parse((await dlsm.ok("status", "--json")).stdout);

@@ -5,7 +5,7 @@ import { command } from "../../src/nbd-server/protocol.ts";
 import { MiB } from "../helpers/disk.ts";
 import { type Detached, Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
-import { killParts } from "../helpers/processes.ts";
+import { killParts, within } from "../helpers/processes.ts";
 import { fillSectors, History, makeSectorDisk, sectorBytes } from "../helpers/sectors.ts";
 import { NbdClient } from "./nbd-client.ts";
 
@@ -50,7 +50,7 @@ async function write(client: NbdClient, history: History, atMiB: number, value: 
 }
 
 async function checkRead(client: NbdClient, history: History, atMiB: number): Promise<void> {
-  const data = await client.read(atMiB * MiB, 64 * 1024);
+  const data = await within(client.read(atMiB * MiB, 64 * 1024), `a read at ${atMiB} MiB`);
   assert.is(history.settle(atMiB * MiB / sectorBytes, data), undefined);
 }
 
@@ -71,6 +71,7 @@ withTgt("reads of absent blocks wait until tgtd is back; all else goes on; the w
       // A part of an absent block: the rest of it has to be fetched.
       wait(client.write(42 * MiB, fillSectors(new Uint8Array(sectorBytes), 42 * MiB / sectorBytes, 8))),
     ]);
+    waits.catch(() => {});
     history.begin(42 * MiB / sectorBytes, 1, 8);
     const status = await dlsm.until(id, (found) => found?.waitingForSource === true, "it shows");
     assert.match(status!.lastError!, /tgtd/);
@@ -88,7 +89,7 @@ withTgt("reads of absent blocks wait until tgtd is back; all else goes on; the w
     assert.is(waiting, 2, "what needs the source waits");
 
     await dlsm.ok("resume", id, "--detach");
-    await waits;
+    await within(waits, "what needs the source");
     await checkRead(client, history, 42);
     const after = await dlsm.until(id, (found) => found?.waitingForSource === false, "it is over");
     assert.is(after!.lastError, null);
