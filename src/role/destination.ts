@@ -331,17 +331,17 @@ export class DestinationRole {
   async #inspect(path: string, sizeBytes: number, isForced: boolean): Promise<LocalFile> {
     const identity = identityAt(path);
     // First, because that one's engine has the disk open.
-    if (identity !== null) this.#refuseSecond(path, (record) => record.identity === identity);
+    if (identity !== null) this.#refuseSecond((record) => record.identity === identity);
     const file = await inspectDestination(path, sizeBytes, isForced);
-    this.#refuseSecond(path, (record) => record.path === file.path);
+    this.#refuseSecond((record) => record.path === file.path);
     return file;
   }
 
-  #refuseSecond(path: string, isSame: (record: DestinationRecord) => boolean): void {
+  #refuseSecond(isSame: (record: DestinationRecord) => boolean): void {
     for (const id of listIds(this.#folders, "destination")) {
       const record = this.#readable(id);
       if (record === undefined || !isSame(record)) continue;
-      throw new LockedError(`${place(path)} is already the destination of ${id}`, {
+      throw new LockedError(`${place(record.path)} is already the destination of ${id}`, {
         hint: `see dlsm status ${id}; end it with dlsm abort ${id}, or name another destination`,
       });
     }

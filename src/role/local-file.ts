@@ -84,8 +84,7 @@ export function refuseSameDisk(
   throw new PreconditionError(
     isSame
       ? `source and destination are the same disk: ${where}`
-      : `source and destination share their storage: the destination ${where} is a part of the source's disk, or ` +
-        "the source of it",
+      : `source and destination share their storage: the destination ${where} lies on the source's disk, or that on it`,
     { hint: "name another destination" },
   );
 }

@@ -298,7 +298,7 @@ withTgt("a disk that another migration has, as source and as destination", () =>
     await refuseAll(dlsm, [
       locked(["migrate", "hard", "dst2", "--handoff", "manual"], [at(dlsm.path("hard")), "already"]),
       locked(["export", "src", "--allow", "127.0.0.1"], [at(dlsm.path("src")), "already being migrated"]),
-      locked(["migrate", "other", "dst", "--force"], ["dst", "already the destination"]),
+      locked(["migrate", "other", "dst", "--force"], [at(dlsm.path("dst")), "already the destination"]),
     ]);
     await dlsm.ok("abort", id);
     await dlsm.nothingLeft();
