@@ -1,6 +1,7 @@
 /** export, attach and release by hand, with a ticket between two sets of folders: two hosts on one machine. */
 import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setInterval } from "node:timers";
 import { execa } from "execa";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -34,7 +35,7 @@ function watchArguments(): () => string[] {
         // Gone meanwhile.
       }
     }
-  }, 10);
+  }, 10).unref();
   return () => {
     clearInterval(timer);
     return [...seen];
