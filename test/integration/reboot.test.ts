@@ -9,7 +9,7 @@ import { destinationJournal } from "../../src/role/destination-journal.ts";
 import { MiB } from "../helpers/disk.ts";
 import { Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
-import { killParts } from "../helpers/processes.ts";
+import { killParts, within } from "../helpers/processes.ts";
 import { fillSectors, History, makeSectorDisk, sectorBytes } from "../helpers/sectors.ts";
 import { NbdClient } from "./nbd-client.ts";
 
@@ -20,21 +20,37 @@ const sizeMiB = 48;
 const dataMiB = Array.from({ length: 40 }, (_, at) => at);
 const perMiB = MiB / sectorBytes;
 
-/** As if the run folder were on a disk: it is still there, with a live map that is worth nothing. */
-function outdateLiveMap(path: string): void {
+/** A map's headers as they were written in the boot before. */
+function ageMap(path: string): void {
   const bytes = readFileSync(path);
   const header = newestHeader([bytes.subarray(0, slotBytes), bytes.subarray(slotBytes, 2 * slotBytes)])!;
   const old = encodeHeader({ ...header, bootId: "the boot before" });
   for (const slot of [0, slotBytes]) bytes.set(old, slot);
+  writeFileSync(path, bytes);
+}
+
+/** As if the run folder were on a disk: it is still there, with a live map that is worth nothing. */
+function outdateLiveMap(path: string): void {
+  ageMap(path);
+  const bytes = readFileSync(path);
   bytes[indexOffset] = indexBits.written;
   writeFileSync(path, bytes);
 }
 
 const restarts: [string, (dlsm: Dlsm, id: string) => void][] = [
-  ["run folder gone", ({ environment }) => rmSync(environment.DLSM_RUN_DIR, { recursive: true })],
+  [
+    "run folder gone",
+    ({ environment }, id) => {
+      rmSync(environment.DLSM_RUN_DIR, { recursive: true });
+      ageMap(join(environment.DLSM_STATE_DIR, "destination", id, "residency.map"));
+    },
+  ],
   [
     "run folder of another boot",
-    ({ environment }, id) => outdateLiveMap(join(environment.DLSM_RUN_DIR, id, "dst", "live.map")),
+    ({ environment }, id) => {
+      outdateLiveMap(join(environment.DLSM_RUN_DIR, id, "dst", "live.map"));
+      ageMap(join(environment.DLSM_STATE_DIR, "destination", id, "residency.map"));
+    },
   ],
 ];
 
@@ -100,7 +116,7 @@ withTgt("in the middle of the cut-over: resume ends it", async () => {
     const journal = destinationJournal(join(dlsm.environment.DLSM_STATE_DIR, "destination", id));
     journal.write({ ...journal.read()!, state: "finishing" });
     rmSync(dlsm.environment.DLSM_RUN_DIR, { recursive: true });
-    await dlsm.ok("resume", id);
+    await within(dlsm.ok("resume", id), "it resumes");
     assert.ok(readFileSync(source).equals(readFileSync(destination)));
     await dlsm.nothingLeft();
   } finally {
