@@ -6,7 +6,7 @@ import { execa } from "execa";
 import { exitCodes, FailedError, InterruptedError } from "../lib/errors.ts";
 import { runFolder, stateFolder } from "../lib/paths.ts";
 import { selfCommand } from "../lib/self.ts";
-import { type Context, Driver, type Outcome, statusById } from "../migration/mod.ts";
+import { type Context, Driver, findStatus, type Outcome } from "../migration/mod.ts";
 import { createReporter, type MigrationStatus, type Reporter, statusLines } from "../report/mod.ts";
 import { becomeDriver, Host, type RoleFolders, roleFolders } from "../role/mod.ts";
 import { summaryOf } from "./summary.ts";
@@ -86,7 +86,7 @@ export async function follow(session: Session, id: string): Promise<void> {
 export async function drive(session: Session, id: string): Promise<Outcome> {
   let last: MigrationStatus | undefined;
   for (;;) {
-    const status = await statusById(session, id).catch(() => undefined);
+    const status = await findStatus(session, id);
     if (status === undefined) return { end: "gone", status: last, comparedBytes: undefined };
     last = status;
     const place = becomeDriver(roleFolders(session.folders, "destination", id));

@@ -2,21 +2,29 @@
  * One engine: a volume, its NBD server, its connection to the source, and what can be asked of it.
  * The process around it is process.ts.
  */
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { errnoCode, FailedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { tryLock } from "../lib/libc.ts";
+import { bootId } from "../lib/process-id.ts";
 import { etaSeconds } from "../lib/rate.ts";
 import { NbdServer } from "../nbd-server/mod.ts";
 import { systemClock } from "./clock.ts";
 import { type EngineConfig, engineFiles, type SourceExport } from "./config.ts";
 import { IscsiSource } from "./iscsi-source.ts";
-import { openLocalDisk } from "./local-disk.ts";
+import { type LocalDisk, openLocalDisk } from "./local-disk.ts";
 import { openMapFile } from "./map-file.ts";
 import { RateMeter } from "./rate-meter.ts";
-import { MapError, ResidencyStore } from "./residency-store.ts";
+import { LiveMapError, MapError, ResidencyStore } from "./residency-store.ts";
 import { type EngineStatus, type SyncedState } from "./status.ts";
 import { type HashedPiece, hashFetched } from "./verify.ts";
 import { Volume } from "./volume.ts";
+
+export interface EngineStart {
+  /** Make the residency map; otherwise it must be there. */
+  readonly isNew: boolean;
+  /** Go on although what was acknowledged and not flushed is lost with the live map. */
+  readonly mayLoseUnflushed: boolean;
+}
 
 export interface EngineFolders {
   /** Survives a reboot: configuration, durable map, log. */
@@ -42,6 +50,7 @@ export class Engine {
   private constructor(
     config: EngineConfig,
     store: ResidencyStore,
+    disk: LocalDisk,
     log: (text: string) => void,
   ) {
     this.#config = config;
@@ -55,7 +64,7 @@ export class Engine {
     this.#volume = new Volume({
       geometry: { sizeBytes, blockBytes },
       source: this.#source,
-      disk: openLocalDisk(config.path),
+      disk,
       store,
       clock: systemClock,
       activation: config.activation,
@@ -78,11 +87,12 @@ export class Engine {
   static async start(
     config: EngineConfig,
     folders: EngineFolders,
-    isNew: boolean,
+    how: EngineStart,
     log: (text: string) => void,
   ): Promise<Engine> {
-    const store = await openStore(config, folders, isNew);
-    const engine = new Engine(config, store, log);
+    const disk = openLocalDisk(config.path);
+    const store = await openStore(config, folders, how);
+    const engine = new Engine(config, store, disk, log);
     await engine.#server.listen(`${folders.run}/${engineFiles.nbdSocket}`);
     if (store.activated) engine.#volume.sync.start();
     return engine;
@@ -116,7 +126,9 @@ export class Engine {
       isConnected: this.#source.isConnected,
       isSourceDetached: this.#isSourceDetached,
       sourceError: this.#isSourceDetached ? null : this.#source.lastError ?? null,
-      lastError: volume.lastError === undefined ? null : describeError(volume.lastError, this.#config.path),
+      lastError: volume.lastError === undefined
+        ? this.#source.refusal ?? null
+        : describeError(volume.lastError, this.#config.path),
       clients: this.#server.connectionCount,
     };
   }
@@ -210,7 +222,7 @@ function initiatorName(volumeId: string): string {
 async function openStore(
   config: EngineConfig,
   folders: EngineFolders,
-  isNew: boolean,
+  { isNew, mayLoseUnflushed }: EngineStart,
 ): Promise<ResidencyStore> {
   const path = `${folders.state}/${engineFiles.map}`;
   if (!isNew && !existsSync(path)) {
@@ -229,15 +241,23 @@ async function openStore(
     volumeId: config.volumeId,
     sizeBytes: config.sizeBytes,
     blockBytes: config.blockBytes,
-    bootId: readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim(),
+    bootId: bootId(),
   };
   try {
     if (isNew && statSync(path).size === 0) {
       live.clear();
       return await ResidencyStore.create({ durable, live }, { ...identity, localZero: config.isFresh });
     }
-    return await ResidencyStore.open({ durable, live }, identity);
+    return await ResidencyStore.open({ durable, live }, identity, mayLoseUnflushed);
   } catch (error) {
+    if (error instanceof LiveMapError) {
+      throw new PreconditionError(`the residency map ${path} cannot be used: ${error.message}`, {
+        hint:
+          `it was in the run folder: give the command with the DLSM_RUN_DIR of before (not ${folders.run}); ` +
+          `dlsm resume ${config.volumeId} --force gives up what was written here and not flushed`,
+        cause: error,
+      });
+    }
     if (!(error instanceof MapError)) throw error;
     throw new PreconditionError(`the residency map ${path} cannot be used: ${error.message}`, {
       hint:

@@ -124,19 +124,16 @@ export class FetchQueue {
   fillHole(range: BlockRange): Fetch | undefined {
     const { store, disk } = this.#deps;
     const { offset, length } = bytesOf(this.#deps.geometry, range);
+    let failure: Error | undefined;
     if (store.localZero) {
-      this.#markHole(range, length);
-      return undefined;
+      failure = this.#markHole(range, length);
+      if (failure === undefined) return undefined;
     }
     const fetch = this.#newFetch(range, "sync", 0);
     fetch.phase = "storing";
-    void disk.zero(offset, length, false).then(
-      () => {
-        this.#markHole(range, length);
-        this.#settle(fetch, undefined, undefined);
-      },
-      (error) => this.#settle(fetch, error, error),
-    );
+    const zeroed = failure === undefined ? disk.zero(offset, length, false) : Promise.reject(failure);
+    void zeroed.then(() => this.#markHole(range, length), (error: Error) => error)
+      .then((error) => this.#settle(fetch, error, error));
     return fetch;
   }
 
@@ -183,37 +180,37 @@ export class FetchQueue {
     fetch.phase = "storing";
     this.#countBytes(fetch, length);
     for (const waiter of fetch.waiters) waiter.resolve(this.#slice(fetch, waiter));
-    const storeError = await this.#keep(fetch).catch((error: Error) => error);
+    const storeError = await this.#keep(fetch);
     if (!fetch.isShared) this.#pool.give(buffer);
     this.#leaveLane(fetch);
     this.#settle(fetch, storeError, storeError);
   }
 
-  /** Stores what is still absent and not being written; the error if the local disk refused. */
+  /** Stores what is still absent and not being written; the error if that failed. Ends with all its writes. */
   async #keep(fetch: Fetch): Promise<Error | undefined> {
     const { store, claims, disk } = this.#deps;
-    const writes: Promise<BlockRange>[] = [];
-    for (const run of [...store.map.runs(fetch.first, fetch.count)]) {
-      if (run.state !== residency.absent) {
-        store.mark(run.first, run.count, planes.crossed);
-        continue;
-      }
-      for (const part of unclaimed(run, claims)) {
-        writes.push(
-          disk.write(bytesOf(this.#deps.geometry, part).offset, this.#slice(fetch, part)).then(() => part),
-        );
-      }
+    const here: BlockRange[] = [];
+    const parts: BlockRange[] = [];
+    for (const run of store.map.runs(fetch.first, fetch.count)) {
+      if (run.state === residency.absent) parts.push(...unclaimed(run, claims));
+      else here.push(run);
     }
-    if (claims.size > 0) {
-      for (const claim of claims.overlapping(fetch)) claim.crossed.push(intersection(claim, fetch)!);
-    }
+    for (const claim of claims.overlapping(fetch)) claim.crossed.push(intersection(claim, fetch)!);
+    const results = await Promise.allSettled(
+      parts.map((part) => disk.write(bytesOf(this.#deps.geometry, part).offset, this.#slice(fetch, part))),
+    );
     let failure: Error | undefined;
-    for (const result of await Promise.allSettled(writes)) {
-      if (result.status === "fulfilled") store.mark(result.value.first, result.value.count, planes.crossed);
+    results.forEach((result, at) => {
+      if (result.status === "fulfilled") here.push(parts[at]);
       else failure = result.reason;
+    });
+    try {
+      for (const range of here) store.mark(range.first, range.count, planes.crossed);
+      if (failure !== undefined) store.counters.refetchedBytes += bytesOf(this.#deps.geometry, fetch).length;
+      store.saveCounters();
+    } catch (error) {
+      failure ??= error as Error;
     }
-    if (failure !== undefined) store.counters.refetchedBytes += bytesOf(this.#deps.geometry, fetch).length;
-    store.saveCounters();
     return failure;
   }
 
@@ -230,11 +227,16 @@ export class FetchQueue {
     this.#deps.onSettled(fetch, storeError);
   }
 
-  #markHole(range: BlockRange, lengthBytes: number): void {
+  #markHole(range: BlockRange, lengthBytes: number): Error | undefined {
     const { store } = this.#deps;
-    store.mark(range.first, range.count, planes.crossed);
-    store.counters.holeBytes += lengthBytes;
-    store.saveCounters();
+    try {
+      store.mark(range.first, range.count, planes.crossed);
+      store.counters.holeBytes += lengthBytes;
+      store.saveCounters();
+      return undefined;
+    } catch (error) {
+      return error as Error;
+    }
   }
 
   #countBytes(fetch: Fetch, length: number): void {

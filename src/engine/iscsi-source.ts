@@ -1,6 +1,7 @@
 /** The source over iSCSI: two sessions of one initiator, one for demand reads and one for the sync. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../lib/errors.ts";
-import { ScsiError, Session } from "../iscsi-initiator/mod.ts";
+import { IscsiError, QueueFullError, Session } from "../iscsi-initiator/mod.ts";
 import type { SourceExport } from "./config.ts";
 import type { Lane, Source, SourceExtent } from "./source.ts";
 
@@ -13,6 +14,8 @@ export interface IscsiSourceOptions {
 const lanes = ["demand", "sync"] as const;
 /** Room for 65,536 extents: the target walks all extents at each call, so few calls are better. */
 const extentsAllocationBytes = 1024 * 1024;
+/** Until a read for which the session's queue had no room is tried again. */
+const queueFullMs = 50;
 
 export class IscsiSource implements Source {
   readonly blockBytes: number;
@@ -42,8 +45,10 @@ export class IscsiSource implements Source {
     return this.isConnected ? undefined : this.#lastError;
   }
 
-  get reconnects(): number {
-    return lanes.reduce((total, lane) => total + this.#sessions[lane].statistics.reconnects, 0);
+  /** Why a session was closed for good: nothing but a mended export helps. Undefined if none was. */
+  get refusal(): string | undefined {
+    const isRefused = !this.#isClosed && lanes.some((lane) => this.#sessions[lane].state === "closed");
+    return isRefused ? this.#lastError : undefined;
   }
 
   async read(lane: Lane, offset: number, into: Uint8Array): Promise<void> {
@@ -55,7 +60,8 @@ export class IscsiSource implements Source {
     try {
       return await this.#persist("sync", (session) => session.lbaStatus(offset, extentsAllocationBytes));
     } catch (error) {
-      if (error instanceof ScsiError) return undefined;
+      // What is not told counts as mapped.
+      if (error instanceof Error && error.cause instanceof IscsiError) return undefined;
       throw error;
     }
   }
@@ -77,7 +83,10 @@ export class IscsiSource implements Source {
     await Promise.allSettled(lanes.map((lane) => this.#sessions[lane].close()));
   }
 
-  /** Only what the target says of the command itself is an answer; anything else is waited out. */
+  /**
+   * A session that was closed for good (another disk is behind the target) is waited out until the export is
+   * looked after; a session waits for its connection by itself. Every other failure is the command's.
+   */
   async #persist<T>(lane: Lane, work: (session: Session) => Promise<T>): Promise<T> {
     for (;;) {
       const session = this.#sessions[lane];
@@ -85,10 +94,11 @@ export class IscsiSource implements Source {
         await this.#opened.get(session);
         return await work(session);
       } catch (error) {
-        if (error instanceof ScsiError || this.#isClosed) {
+        const isOld = session !== this.#sessions[lane];
+        if (error instanceof QueueFullError) await sleep(queueFullMs);
+        else if (this.#isClosed || (!isOld && session.state !== "closed")) {
           throw Object.assign(new Error(messageOf(error), { cause: error }), { code: "EIO" });
-        }
-        if (session === this.#sessions[lane]) await this.#replaced.promise;
+        } else if (!isOld) await this.#replaced.promise;
       }
     }
   }

@@ -40,6 +40,8 @@ export interface MapHeader extends Geometry {
   /** The boot of the machine in which the file was written; only the live map is tied to it. */
   bootId: string;
   sequence: number;
+  /** The same in the live and the durable file that belong together; at most 64 bytes of ASCII. */
+  generation: string;
   /** The hand-off has happened: the source is frozen, and blocks may be kept. */
   activated: boolean;
   /** Where the map says absent, the local disk is known to read as zeroes. */
@@ -88,6 +90,7 @@ export function encodeHeader(header: MapHeader): Uint8Array {
   counterNames.forEach((name, at) => bytes.writeBigUInt64LE(BigInt(header.counters[name]), 40 + at * 8));
   bytes.write(header.volumeId.slice(0, 64), 128, "latin1");
   bytes.write(header.bootId.slice(0, 64), 192, "latin1");
+  bytes.write(header.generation.slice(0, 64), 256, "latin1");
   checksum(bytes).copy(bytes, checksumAt);
   return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
 }
@@ -112,6 +115,7 @@ export function decodeHeader(slot: Uint8Array): MapHeader | undefined {
     counters,
     volumeId: text(bytes, 128),
     bootId: text(bytes, 192),
+    generation: text(bytes, 256),
   };
 }
 

@@ -6,15 +6,15 @@ import * as v from "valibot";
 import { messageOf, PreconditionError } from "../lib/errors.ts";
 import { type Handlers, listenUnix } from "../rpc/mod.ts";
 import { engineConfigJournal, engineFiles, sourceExportSchema } from "./config.ts";
-import { Engine, type EngineFolders } from "./engine.ts";
+import { Engine, type EngineFolders, type EngineStart } from "./engine.ts";
 import type { EngineStatus } from "./status.ts";
 
 /** Runs until the engine is stopped; rejects if it cannot start. */
-export async function runEngine(folders: EngineFolders, isNew: boolean): Promise<void> {
+export async function runEngine(folders: EngineFolders, how: EngineStart): Promise<void> {
   const log = (text: string) => console.error(`${new Date().toISOString()} ${text}`);
   const config = engineConfigJournal(folders.state).read();
   if (config === undefined) throw new PreconditionError(`${folders.state} has no ${engineFiles.config}`);
-  const engine = await Engine.start(config, folders, isNew, log);
+  const engine = await Engine.start(config, folders, how, log);
   const stopped = Promise.withResolvers<void>();
   const stop = async () => {
     try {
@@ -35,8 +35,11 @@ export async function runEngine(folders: EngineFolders, isNew: boolean): Promise
   // The command that started this process, or its terminal, may go away at any time.
   process.on("SIGHUP", () => {});
   log(`serving ${config.path} (${config.volumeId})`);
-  await stopped.promise;
-  await control.close();
+  try {
+    await stopped.promise;
+  } finally {
+    await control.close();
+  }
 }
 
 const limitSchema = v.object({ bytesPerSecond: v.nullable(v.pipe(v.number(), v.minValue(1))) });

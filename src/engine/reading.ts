@@ -107,6 +107,11 @@ export class Reading {
     const map = this.#map;
     const range = blocksOf(this.#blockBytes, offset, length);
     const parts: Promise<readonly Uint8Array[]>[] = [];
+    // A part may fail before they are waited for together.
+    const add = (part: Promise<readonly Uint8Array[]>) => {
+      part.catch(() => {});
+      parts.push(part);
+    };
     for (let at = range.first; at < range.first + range.count;) {
       const left = range.first + range.count - at;
       const run = map.runLength(at, left);
@@ -114,7 +119,7 @@ export class Reading {
       const step = isAbsent ? this.#readAbsent({ first: at, count: run }, offset, length) : undefined;
       const count = step?.count ?? run;
       const { from, to } = clip(this.#blockBytes, { first: at, count }, offset, length);
-      parts.push(step?.data ?? this.#readLocal(from, to - from).then((data) => [data]));
+      add(step?.data ?? this.#readLocal(from, to - from).then((data) => [data]));
       at += count;
     }
     if (aheadBytes > 0) this.#readAhead(range.first + range.count, aheadBytes);

@@ -14,6 +14,7 @@
  * `dirty` (the page changed since the last checkpoint) and `durableOnly` (the page's words are so far only in
  * the durable file; that is so after a reboot, until the page changes).
  */
+import { randomBytes } from "node:crypto";
 import {
   blockCountOf,
   type Counters,
@@ -44,6 +45,13 @@ const durableOnly = 0x40;
 
 /** The map cannot be used: damaged, or of another volume. */
 export class MapError extends Error {}
+
+/** The engine was killed in this boot, and its live map is not where it should be. */
+export class LiveMapError extends Error {
+  constructor() {
+    super("the live map that belongs to it is missing, although the machine has not been restarted");
+  }
+}
 
 export interface StoreFiles {
   readonly durable: MapFile;
@@ -88,6 +96,7 @@ export class ResidencyStore implements MapSink {
       sequence: 0,
       activated: false,
       clean: false,
+      generation: newGeneration(),
       counters: emptyCounters(),
     });
     await store.#writeHeaders();
@@ -96,24 +105,29 @@ export class ResidencyStore implements MapSink {
 
   /**
    * The maps of a volume that existed before. The live map counts if it was written in this boot; else the
-   * durable one. Throws `MapError` if the durable map is damaged or of another volume.
+   * durable one. Without the live map of an engine that was killed in this boot, what was acknowledged and not
+   * flushed would be forgotten: `LiveMapError`, unless `mayLoseUnflushed`. Throws `MapError` if the durable map is damaged or of another volume.
    */
   static async open(
     files: StoreFiles,
     identity: Geometry & { readonly volumeId: string; readonly bootId: string },
+    mayLoseUnflushed = false,
   ): Promise<ResidencyStore> {
     const durableHeader = readHeader(files.durable);
     if (durableHeader === undefined) throw new MapError("its header is damaged");
     checkIdentity(durableHeader, identity);
     const liveHeader = readHeader(files.live);
-    const isLive = liveHeader !== undefined && liveHeader.bootId === identity.bootId &&
-      liveHeader.volumeId === identity.volumeId;
+    const isLive = liveHeader !== undefined && liveHeader.generation === durableHeader.generation &&
+      liveHeader.bootId === identity.bootId && liveHeader.volumeId === identity.volumeId;
+    const isCut = durableHeader.activated && durableHeader.bootId === identity.bootId && !durableHeader.clean;
+    if (!isLive && isCut && !mayLoseUnflushed) throw new LiveMapError();
     const header = isLive ? liveHeader : durableHeader;
     checkIdentity(header, identity);
     header.activated ||= durableHeader.activated;
     header.localZero &&= header.clean;
     header.clean = false;
     header.bootId = identity.bootId;
+    if (!isLive) header.generation = newGeneration();
 
     const index = new Uint8Array(pageCountOf(identity));
     (isLive ? files.live : files.durable).read(indexOffset, index);
@@ -128,6 +142,8 @@ export class ResidencyStore implements MapSink {
     store.#sequences.durable = durableHeader.sequence;
     store.#sequences.live = liveHeader?.sequence ?? 0;
     store.#writeLiveIndex(0, index.length);
+    // The live file first: were the durable one first, a kill in between would leave it without its live map.
+    store.#writeHeader("live");
     await store.#writeHeaders();
     return store;
   }
@@ -199,6 +215,7 @@ export class ResidencyStore implements MapSink {
       // One of the files may have it already, and would be believed by the next engine.
       this.#header.activated = false;
       for (const file of ["durable", "live"] as const) this.#tryToWriteHeader(file);
+      await this.#files.durable.sync().catch(() => {});
       throw error;
     }
   }
@@ -208,6 +225,7 @@ export class ResidencyStore implements MapSink {
    * disk. One checkpoint at a time.
    */
   async checkpoint(syncData: () => Promise<void>): Promise<void> {
+    if (this.#behind.size > 0) this.catchUp();
     const pages = this.#dirtyPages.sort((a, b) => a - b);
     this.#dirtyPages = [];
     const copies = pages.map((page) => {
@@ -228,6 +246,7 @@ export class ResidencyStore implements MapSink {
       }
       this.#writeHeader("durable");
       await durable.sync();
+      this.#sequences.durable++;
     } catch (error) {
       for (const page of pages) this.#markDirty(page);
       throw error;
@@ -272,18 +291,21 @@ export class ResidencyStore implements MapSink {
     let from = toPage;
     let to = fromPage;
     for (let page = fromPage; page < toPage; page++) {
-      const bits = this.map.index[page] | this.#flags[page];
-      if (this.#liveIndex[page] === bits) continue;
-      this.#liveIndex[page] = bits;
+      if (this.#liveIndex[page] === (this.map.index[page] | this.#flags[page])) continue;
       if (from === toPage) from = page;
       to = page + 1;
     }
-    if (from < to) this.#files.live.writeNow(indexOffset + from, this.#liveIndex.subarray(from, to));
+    if (from >= to) return;
+    const bytes = new Uint8Array(to - from);
+    for (let page = from; page < to; page++) bytes[page - from] = this.map.index[page] | this.#flags[page];
+    this.#files.live.writeNow(indexOffset + from, bytes);
+    this.#liveIndex.set(bytes, from);
   }
 
   async #writeHeaders(): Promise<void> {
     this.#writeHeader("durable");
     await this.#files.durable.sync();
+    this.#sequences.durable++;
     this.#writeHeader("live");
   }
 
@@ -295,10 +317,17 @@ export class ResidencyStore implements MapSink {
     }
   }
 
+  /** In the durable file the slots change only after a sync, so that one of them is whole at any time. */
   #writeHeader(file: keyof StoreFiles): void {
-    this.#header.sequence = ++this.#sequences[file];
+    this.#header.sequence = this.#sequences[file] + 1;
     this.#files[file].writeNow((this.#header.sequence % 2) * slotBytes, encodeHeader(this.#header));
+    if (file === "live") this.#sequences.live++;
   }
+}
+
+/** Says which live map belongs to which durable one. */
+function newGeneration(): string {
+  return randomBytes(12).toString("hex");
 }
 
 /** The header of a map file; undefined if neither slot holds a valid one. */

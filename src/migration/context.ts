@@ -39,8 +39,17 @@ export async function allStatuses({ source, destination }: Context): Promise<Mig
   return statusesOf(await source.ask("source.list", {}), await destination.ask("destination.list", {}));
 }
 
+/** Throws PreconditionError if nobody knows the id. */
 export async function statusById(context: Context, id: string): Promise<MigrationStatus> {
-  const entries = await knownEntries(context, id);
-  if (entries.destination !== undefined) return statusOf(entries.destination, entries.source);
-  return statusesOf([entries.source!], [])[0];
+  return statusFrom(await knownEntries(context, id))!;
+}
+
+/** Undefined if nobody knows the id (any more). */
+export async function findStatus(context: Context, id: string): Promise<MigrationStatus | undefined> {
+  return statusFrom(await entriesOf(context, id));
+}
+
+function statusFrom({ source, destination }: Entries): MigrationStatus | undefined {
+  if (destination !== undefined) return statusOf(destination, source);
+  return source === undefined ? undefined : statusesOf([source], [])[0];
 }

@@ -112,7 +112,7 @@ export class Driver {
     }
     if (entry.engine === null) {
       this.#countRestart("the engine");
-      await destination.ask("destination.ensure", { id, export: null });
+      await destination.ask("destination.ensure", { id, export: null, force: false });
       return;
     }
     const isNeeded = entry.engine.state !== "synced" && !entry.isReleased && !entry.options.byTicket;
@@ -126,8 +126,8 @@ export class Driver {
     const [before] = await source.ask("source.list", { id });
     if (before !== undefined && before.tgtdPid !== null) return;
     this.#countRestart("tgtd");
-    const ticket = await source.ask("source.ensure", { id });
-    await destination.ask("destination.ensure", { id, export: ticket });
+    const ticket = await source.ask("source.ensure", { id, force: false });
+    await destination.ask("destination.ensure", { id, export: ticket, force: false });
   }
 
   #countRestart(what: string): void {

@@ -1,5 +1,5 @@
 /** The door of the migration: what the commands can do with one. */
-export { allStatuses, type Context, knownEntries, statusById } from "./context.ts";
+export { allStatuses, type Context, findStatus, knownEntries, statusById } from "./context.ts";
 export { Driver, type Outcome } from "./drive.ts";
 export { activate, handOff, type MigrateRequest, planMigration, setUp } from "./start.ts";
 export { nbdUriOf } from "./status.ts";

@@ -82,7 +82,7 @@ export async function setUp(context: Context, id: string): Promise<DestinationEn
     const { destination: plan, source: exported } = await knownEntries(context, id);
     const isExported = exported !== undefined && exported.state !== "releasing";
     const ticket = isExported
-      ? await source.ask("source.ensure", { id })
+      ? await source.ask("source.ensure", { id, force: false })
       : await source.ask("source.export", {
         id,
         path: plan!.source.path,

@@ -9,16 +9,17 @@ import { phaseOf } from "./status.ts";
  * Brings everything back up, wherever it was cut short, and lifts a pause. True: a driver takes it from there.
  * False: only an export is here, which is up again.
  */
-export async function resume(context: Context, id: string): Promise<boolean> {
+export async function resume(context: Context, id: string, isForced: boolean): Promise<boolean> {
+  const force = isForced;
   const { source, destination } = context;
   const entries = await knownEntries(context, id);
   let entry = entries.destination;
   if (entry === undefined) {
-    await source.ask("source.ensure", { id });
+    await source.ask("source.ensure", { id, force });
     return false;
   }
   if (entry.state === "finishing") {
-    await destination.ask("destination.ensure", { id, export: null });
+    await destination.ask("destination.ensure", { id, export: null, force });
     return true;
   }
   if (entry.state === "planned" || entry.state === "attaching") {
@@ -31,8 +32,8 @@ export async function resume(context: Context, id: string): Promise<boolean> {
   } else {
     const isNeeded = !entry.isReleased && entry.engine?.state !== "synced" && entries.source !== undefined &&
       entries.source.state !== "releasing";
-    const ticket = isNeeded ? await source.ask("source.ensure", { id }) : null;
-    entry = await destination.ask("destination.ensure", { id, export: ticket });
+    const ticket = isNeeded ? await source.ask("source.ensure", { id, force }) : null;
+    entry = await destination.ask("destination.ensure", { id, export: ticket, force });
     await destination.ask("destination.resume", { id });
   }
   await handOff(context, entry, false);

@@ -10,6 +10,11 @@ const destinationRecordSchema = v.object({
   path: v.string(),
   /** Device and inode; "" until the file is there. */
   identity: v.string(),
+  /** Good in every boot, see disk-identity.ts; the boot in which `identity` and `runFolder` count. */
+  stableId: v.string(),
+  bootId: v.string(),
+  /** Where its sockets are. */
+  runFolder: v.string(),
   /** What the local disk was: nothing (made here), an empty file, or a disk with content. */
   origin: v.picklist(["made", "empty", "existing"]),
   /**

@@ -7,25 +7,27 @@
 import { rmSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import {
-  type EngineConfig,
-  engineConfigJournal,
-  engineFiles,
-  type EngineStatus,
-  readStoredStatus,
-  type SourceExport,
-} from "../engine/mod.ts";
+import { engineFiles, type EngineStatus, readStoredStatus, type SourceExport } from "../engine/mod.ts";
 import { removeFileDurably } from "../lib/atomic-file.ts";
-import { LockedError, PreconditionError } from "../lib/errors.ts";
+import { PreconditionError } from "../lib/errors.ts";
 import { withLock } from "../lib/lock.ts";
+import { bootId } from "../lib/process-id.ts";
 import { brokenEntry, entryOf, notRunning, type Running } from "./destination-entry.ts";
 import { destinationJournal, type DestinationRecord } from "./destination-journal.ts";
-import { place } from "./disk-facts.ts";
+import { DestinationRecords } from "./destination-records.ts";
+import { knownDisk } from "./disk-identity.ts";
 import { readDriver } from "./driver-file.ts";
-import { askEngine, engineStatus, startEngine, stopEngine, untilConnected } from "./engine-process.ts";
+import {
+  askEngine,
+  endEngine,
+  engineStatus,
+  startEngine,
+  stopEngine,
+  untilConnected,
+} from "./engine-process.ts";
 import {
   checkRunFolder,
-  listIds,
+  checkSameRunFolder,
   lockPath,
   makeNewRoleFolders,
   makeRunFolder,
@@ -40,17 +42,19 @@ import {
   type LocalFile,
   makeLocalFile,
   refuseSameDisk,
+  syncDisk,
   unmakeLocalFile,
 } from "./local-file.ts";
 import type { DestinationEntry, Replies, Request } from "./messages.ts";
-import { unknownId } from "./source.ts";
 
 const lockTimeoutMs = 60_000;
 export class DestinationRole {
   readonly #folders: RoleFolders;
+  readonly #records: DestinationRecords;
 
   constructor(folders: RoleFolders) {
     this.#folders = folders;
+    this.#records = new DestinationRecords(folders);
   }
 
   async inspect(
@@ -74,6 +78,9 @@ export class DestinationRole {
             plan,
             path: file.path,
             identity: file.identity ?? "",
+            stableId: "",
+            bootId: bootId(),
+            runFolder: this.#folders.run,
             origin: file.origin,
             state: "planned",
             verified: null,
@@ -94,15 +101,23 @@ export class DestinationRole {
    */
   attach({ id, export: source }: Request<"destination.attach">): Promise<DestinationEntry> {
     return this.#alone(async () => {
-      const record = this.#record(id);
-      if (record.state === "attached" || await this.#isActivated(id)) return await this.#entry(id);
+      const record = this.#records.read(id);
       const folders = roleFolders(this.#folders, "destination", id);
       makeRunFolder(folders);
+      if (record.state === "attached") return await this.#entry(id);
+      if (await this.#isActivated(id)) {
+        // A first write came before the set-up was cut short: what it wrote is only here.
+        this.#records.write({ ...record, state: "attached" });
+        if (await engineStatus(folders) === undefined) await startEngine(folders, {});
+        return await this.#entry(id);
+      }
       await this.#undoAttach(record, folders);
       try {
         await this.#setUp(record, source, folders);
       } catch (error) {
-        await this.#undoAttach(this.#record(id), folders);
+        const failed = this.#records.read(id);
+        if (await this.#isActivated(id)) this.#records.write({ ...failed, state: "attached" });
+        else await this.#undoAttach(failed, folders);
         throw error;
       }
       return await this.#entry(id);
@@ -110,9 +125,9 @@ export class DestinationRole {
   }
 
   /** The engine as it should be: started again if it is gone, and told where the export is now. */
-  ensure({ id, export: source }: Request<"destination.ensure">): Promise<DestinationEntry> {
+  ensure({ id, export: source, force }: Request<"destination.ensure">): Promise<DestinationEntry> {
     return this.#alone(async () => {
-      const record = this.#record(id);
+      const record = this.#records.read(id);
       const folders = roleFolders(this.#folders, "destination", id);
       if (record.state === "aborting") {
         throw new PreconditionError(`the abort of ${id} was cut short`, {
@@ -122,13 +137,16 @@ export class DestinationRole {
       if (record.state === "planned" || record.state === "attaching") return await this.#entry(id);
       makeRunFolder(folders);
       if (record.state === "finishing") return await this.#entry(id);
-      const config = this.#config(id);
+      const config = this.#records.config(id);
       const isMoved = source !== null && JSON.stringify(source) !== JSON.stringify(config.source);
-      if (isMoved) engineConfigJournal(folders.state).write({ ...config, source });
+      if (isMoved) this.#records.writeConfig(id, { ...config, source });
       const status = await engineStatus(folders);
       if (status === undefined) {
-        checkSameFile(record.path, record.identity, record.plan.sizeBytes);
-        await startEngine(folders, false);
+        checkSameFile(record.path, record, record.plan.sizeBytes, force);
+        await startEngine(folders, { isForced: force });
+        if (record.bootId !== bootId()) {
+          this.#records.write({ ...record, ...knownDisk(record.path), runFolder: this.#folders.run });
+        }
       } else if (isMoved || (source !== null && !status.isConnected)) {
         // At once: the engine's own next attempt may be seconds away.
         await askEngine(folders, "replaceSource", source);
@@ -138,6 +156,12 @@ export class DestinationRole {
   }
 
   activate({ id }: Request<"destination.activate">): Promise<EngineStatus> {
+    const { state } = this.#records.read(id);
+    if (state !== "attached") {
+      throw new PreconditionError(`${id} is not attached yet`, {
+        hint: `finish its set-up with dlsm resume ${id}`,
+      });
+    }
     return this.#ask(id, "activate");
   }
 
@@ -150,11 +174,12 @@ export class DestinationRole {
   }
 
   /** Kept, so that an engine that is started again has it too. */
-  async limit({ id, bytesPerSecond }: Request<"destination.limit">): Promise<EngineStatus> {
-    const status = await this.#ask(id, "limit", { bytesPerSecond });
-    const { state } = roleFolders(this.#folders, "destination", id);
-    engineConfigJournal(state).write({ ...this.#config(id), bytesPerSecond });
-    return status;
+  limit({ id, bytesPerSecond }: Request<"destination.limit">): Promise<EngineStatus> {
+    return this.#alone(async () => {
+      const status = await this.#ask(id, "limit", { bytesPerSecond });
+      this.#records.writeConfig(id, { ...this.#records.config(id), bytesPerSecond });
+      return status;
+    });
   }
 
   async hashFetched(
@@ -168,9 +193,11 @@ export class DestinationRole {
     return { pieces: reply.pieces, next: reply.next ?? null };
   }
 
-  setVerified({ id, result }: Request<"destination.setVerified">): null {
-    this.#write({ ...this.#record(id), verified: result });
-    return null;
+  setVerified({ id, result }: Request<"destination.setVerified">): Promise<null> {
+    return this.#alone(() => {
+      this.#records.write({ ...this.#records.read(id), verified: result });
+      return Promise.resolve(null);
+    });
   }
 
   /** The engine logs out of the source for good; refused while any block is absent. */
@@ -178,21 +205,24 @@ export class DestinationRole {
     return this.#ask(id, "detachSource");
   }
 
-  setReleased({ id }: Request<"destination.setReleased">): null {
-    this.#write({ ...this.#record(id), isReleased: true });
-    return null;
+  setReleased({ id }: Request<"destination.setReleased">): Promise<null> {
+    return this.#alone(() => {
+      this.#records.write({ ...this.#records.read(id), isReleased: true });
+      return Promise.resolve(null);
+    });
   }
 
-  async allowCutover({ id, force }: Request<"destination.allowCutover">): Promise<EngineStatus | null> {
-    const record = this.#record(id);
-    this.#write({ ...record, cutover: force ? "force" : "when-unused" });
-    return await engineStatus(roleFolders(this.#folders, "destination", id)) ?? null;
+  allowCutover({ id, force }: Request<"destination.allowCutover">): Promise<EngineStatus | null> {
+    return this.#alone(async () => {
+      this.#records.write({ ...this.#records.read(id), cutover: force ? "force" : "when-unused" });
+      return await engineStatus(roleFolders(this.#folders, "destination", id)) ?? null;
+    });
   }
 
   /** The cut-over: once nobody uses the volume (or by force), the engine leaves and only the disk remains. */
   finish({ id }: Request<"destination.finish">): Promise<Replies["destination.finish"]> {
     return this.#alone(async () => {
-      const record = this.#record(id);
+      const record = this.#records.read(id);
       const folders = roleFolders(this.#folders, "destination", id);
       const status = await engineStatus(folders) ?? null;
       if (record.state !== "finishing") {
@@ -200,9 +230,11 @@ export class DestinationRole {
         if (status.state !== "synced") throw new PreconditionError(`${id} is not synced yet`);
         if (record.cutover === "hold") return { isDone: false, status };
         if (record.cutover === "when-unused" && status.clients > 0) return { isDone: false, status };
-        this.#write({ ...record, state: "finishing" });
+        this.#records.write({ ...record, state: "finishing" });
       }
       await stopEngine(folders);
+      // If an engine ended badly in an earlier attempt, nobody synced what it wrote last.
+      syncDisk(record.path);
       removeRoleFolders(this.#folders, "destination", id);
       return { isDone: true, status };
     });
@@ -211,7 +243,9 @@ export class DestinationRole {
   /** Everything made here goes. After the hand-off only by force, because what was written here goes too. */
   abort({ id, force }: Request<"destination.abort">): Promise<Replies["destination.abort"]> {
     return this.#alone(async () => {
-      if (!listIds(this.#folders, "destination").includes(id)) return { wasThere: false };
+      if (!this.#records.ids().includes(id)) return { wasThere: false };
+      const record = this.#records.readable(id);
+      if (record !== undefined) checkSameRunFolder({ id, ...record }, this.#folders);
       if (!force && await this.#isActivated(id)) {
         throw new PreconditionError(
           `the hand-off of ${id} has happened: what was written since is only here`,
@@ -228,13 +262,13 @@ export class DestinationRole {
   /** All that this role has, or only one of them. */
   async list({ id: only }: Request<"destination.list">): Promise<DestinationEntry[]> {
     const entries: DestinationEntry[] = [];
-    for (const id of listIds(this.#folders, "destination")) {
+    for (const id of this.#records.ids()) {
       if (only !== undefined && id !== only) continue;
       try {
         entries.push(await this.#entry(id));
       } catch (error) {
         // Unless it ended meanwhile.
-        if (!listIds(this.#folders, "destination").includes(id)) continue;
+        if (!this.#records.ids().includes(id)) continue;
         entries.push(brokenEntry(error, await this.#running(id)));
       }
     }
@@ -250,10 +284,11 @@ export class DestinationRole {
     }
     const file = await inspectDestination(record.path, plan.sizeBytes, plan.force);
     const attaching: DestinationRecord = { ...record, origin: file.origin, state: "attaching" };
-    this.#write(attaching);
-    const identity = makeLocalFile(file, plan.sizeBytes);
-    this.#write({ ...attaching, identity });
-    engineConfigJournal(folders.state).write({
+    this.#records.write(attaching);
+    makeLocalFile(file, plan.sizeBytes);
+    const made: DestinationRecord = { ...attaching, ...knownDisk(file.path), runFolder: this.#folders.run };
+    this.#records.write(made);
+    this.#records.writeConfig(plan.id, {
       volumeId: plan.id,
       path: file.path,
       sizeBytes: plan.sizeBytes,
@@ -264,28 +299,28 @@ export class DestinationRole {
       sourceTimeoutMs: plan.sourceTimeoutMs,
       source,
     });
-    await startEngine(folders, true);
+    await startEngine(folders, { isNew: true });
     await untilConnected(folders, source);
-    this.#write({ ...attaching, identity, state: "attached" });
+    this.#records.write({ ...made, state: "attached" });
   }
 
   /** As it was planned: no engine, no map, no file that was made here. */
   async #undoAttach(record: DestinationRecord, folders: RoleFolders): Promise<void> {
     if (record.state === "planned") return;
-    await stopEngine(folders);
+    await endEngine(folders);
     unmakeLocalFile(record.path, record.identity, record.origin);
     for (const name of [engineFiles.map, engineFiles.config]) removeFileDurably(join(folders.state, name));
     rmSync(join(folders.run, engineFiles.liveMap), { force: true });
-    this.#write({ ...record, state: "planned" });
+    this.#records.write({ ...record, state: "planned" });
   }
 
   async #takeAway(id: string): Promise<void> {
     const folders = roleFolders(this.#folders, "destination", id);
-    const record = this.#readable(id);
+    const record = this.#records.readable(id);
     // What was only planned has touched nothing, so that a file at the path is somebody else's.
     const isTouched = record !== undefined && record.state !== "planned";
-    if (isTouched) this.#write({ ...record, state: "aborting" });
-    await stopEngine(folders);
+    if (isTouched) this.#records.write({ ...record, state: "aborting" });
+    await endEngine(folders);
     if (isTouched) unmakeLocalFile(record.path, record.identity, record.origin);
     removeRoleFolders(this.#folders, "destination", id);
   }
@@ -295,7 +330,7 @@ export class DestinationRole {
     const folders = roleFolders(this.#folders, "destination", id);
     const status = await engineStatus(folders);
     if (status !== undefined) return status.state !== "attached";
-    const record = this.#readable(id);
+    const record = this.#records.readable(id);
     if (record?.state === "planned") return false;
     const stored = readStoredStatus(folders);
     // A map that cannot be read, or is gone, may stand for data that is nowhere else.
@@ -303,7 +338,7 @@ export class DestinationRole {
   }
 
   async #entry(id: string): Promise<DestinationEntry> {
-    return entryOf(this.#record(id), await this.#running(id));
+    return entryOf(this.#records.read(id), await this.#running(id));
   }
 
   /** What is known without the journal. */
@@ -322,7 +357,7 @@ export class DestinationRole {
   }
 
   async #ask<T = EngineStatus>(id: string, method: string, params: unknown = {}): Promise<T> {
-    this.#record(id);
+    this.#records.read(id);
     const reply = await askEngine<T>(roleFolders(this.#folders, "destination", id), method, params);
     if (reply === undefined) throw notRunning(id);
     return reply;
@@ -331,53 +366,10 @@ export class DestinationRole {
   async #inspect(path: string, sizeBytes: number, isForced: boolean): Promise<LocalFile> {
     const identity = identityAt(path);
     // First, because that one's engine has the disk open.
-    if (identity !== null) this.#refuseSecond((record) => record.identity === identity);
+    if (identity !== null) this.#records.refuseAny((record) => record.identity === identity);
     const file = await inspectDestination(path, sizeBytes, isForced);
-    this.#refuseSecond((record) => record.path === file.path);
+    this.#records.refuseAny((record) => record.path === file.path);
     return file;
-  }
-
-  #refuseSecond(isSame: (record: DestinationRecord) => boolean): void {
-    for (const id of listIds(this.#folders, "destination")) {
-      const record = this.#readable(id);
-      if (record === undefined || !isSame(record)) continue;
-      throw new LockedError(`${place(record.path)} is already the destination of ${id}`, {
-        hint: `see dlsm status ${id}; end it with dlsm abort ${id}, or name another destination`,
-      });
-    }
-  }
-
-  #record(id: string): DestinationRecord {
-    const record = listIds(this.#folders, "destination").includes(id) ? this.#journal(id).read() : undefined;
-    if (record === undefined) throw unknownId(id);
-    return record;
-  }
-
-  #readable(id: string): DestinationRecord | undefined {
-    try {
-      return this.#journal(id).read();
-    } catch {
-      return undefined;
-    }
-  }
-
-  #write(record: DestinationRecord): void {
-    this.#journal(record.plan.id).write(record);
-  }
-
-  #journal(id: string) {
-    return destinationJournal(roleFolders(this.#folders, "destination", id).state);
-  }
-
-  #config(id: string): EngineConfig {
-    const config = engineConfigJournal(roleFolders(this.#folders, "destination", id).state).read();
-    if (config === undefined) {
-      const path = engineConfigJournal(roleFolders(this.#folders, "destination", id).state).path;
-      throw new PreconditionError(`the configuration of the engine of ${id}, ${path}, is missing`, {
-        hint: `restore it from a backup, or give up with dlsm abort ${id}`,
-      });
-    }
-    return config;
   }
 
   #alone<T>(work: () => Promise<T>): Promise<T> {

@@ -4,7 +4,8 @@ import { hostname } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { errnoCode, messageOf, PreconditionError } from "../lib/errors.ts";
 import { inspectDisk, isTgtError } from "../node-iscsi-target/mod.ts";
-import { diskIdentity, diskUsers, standsOn } from "./disk-users.ts";
+import { diskIdentity } from "./disk-identity.ts";
+import { diskUsers, standsOn } from "./disk-users.ts";
 import type { InspectedSource } from "./messages.ts";
 
 /** "host:path" for messages. */
@@ -39,7 +40,7 @@ export function inspectSource(path: string): InspectedSource & { readonly direct
   };
 }
 
-/** The path without symbolic links. Throws if nothing is there, or it is neither a file nor a block device. */
+/** The path, a file's without symbolic links. Throws if nothing is there, or it is neither a file nor a block device. */
 export function existing(path: string, what: "source" | "destination"): string {
   let real: string;
   try {
@@ -58,7 +59,8 @@ export function existing(path: string, what: "source" | "destination"): string {
       hint: "name a raw disk image or a block device",
     });
   }
-  return real;
+  // A device by the name it was given: what /dev/vg/lv leads to may have another number after a reboot.
+  return stats.isBlockDevice() ? resolve(path) : real;
 }
 
 /** The path that a new file would have: its folder without symbolic links. */
@@ -155,4 +157,15 @@ function canReadDirect(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+/** The disk may be another one since the reboot, and nothing tells. */
+export function cannotTell(path: string): PreconditionError {
+  return new PreconditionError(
+    `${
+      place(path)
+    } has neither a serial number nor another name of its own: whether it is the same disk as ` +
+      "before the reboot cannot be told",
+    { hint: "make sure that it is, then give dlsm resume with --force" },
+  );
 }

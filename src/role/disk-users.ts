@@ -11,25 +11,8 @@ import {
   realpathSync,
   statSync,
 } from "node:fs";
+import { deviceName, diskIdentity } from "./disk-identity.ts";
 import type { DiskUser } from "./messages.ts";
-
-/** One disk, whatever path leads to it: the device number of a device, device and inode of a file. */
-export function diskIdentity(stats: BigIntStats): string {
-  return stats.isBlockDevice()
-    ? `dev:${deviceName(stats.rdev)}`
-    : `file:${deviceName(stats.dev)}:${stats.ino}`;
-}
-
-/**
- * Whether a disk is the one that had this identity, perhaps before a reboot: the numbers of devices may have
- * changed since, those of inodes not.
- */
-export function isSameDisk(before: string, stats: BigIntStats): boolean {
-  if (stats.isBlockDevice() || before.startsWith("dev:")) {
-    return stats.isBlockDevice() && before.startsWith("dev:");
-  }
-  return before.endsWith(`:${stats.ino}`);
-}
 
 /**
  * Identities of all that the disk is made of: itself, the disk that it is a partition of, the devices below
@@ -125,13 +108,6 @@ function commandOf(pid: number): string {
   } catch {
     return "unknown";
   }
-}
-
-/** "major:minor" as /sys and mountinfo write it (glibc's makedev(3) taken apart). */
-function deviceName(number: bigint): string {
-  const major = ((number >> 8n) & 0xfffn) | ((number >> 32n) & ~0xfffn);
-  const minor = (number & 0xffn) | ((number >> 12n) & ~0xffn);
-  return `${major}:${minor}`;
 }
 
 /** Loop devices whose backing file is this one. */

@@ -49,10 +49,17 @@ export async function engineStatus(folders: RoleFolders): Promise<EngineStatus |
   }
 }
 
+export interface EngineStart {
+  /** Make the residency map. */
+  readonly isNew?: boolean;
+  /** Go on without the live map of an engine that was killed. */
+  readonly isForced?: boolean;
+}
+
 /** Starts the engine in a session of its own; resolves when it serves. Rejects with the error in its log. */
-export async function startEngine(folders: RoleFolders, isNew: boolean): Promise<EngineStatus> {
+export async function startEngine(folders: RoleFolders, how: EngineStart): Promise<EngineStatus> {
   await endStrays(folders);
-  const { id, logStart } = launch(folders, isNew);
+  const { id, logStart } = launch(folders, how);
   const deadline = performance.now() + startTimeoutMs;
   for (let waitMs = 10;; waitMs = Math.min(waitMs * 2, 100)) {
     const status = await engineStatus(folders);
@@ -108,6 +115,15 @@ export async function stopEngine(folders: RoleFolders): Promise<void> {
   }
 }
 
+/** Ends the engine whatever it takes: for what is thrown away. */
+export async function endEngine(folders: RoleFolders): Promise<void> {
+  try {
+    await stopEngine(folders);
+  } catch {
+    await endStrays(folders);
+  }
+}
+
 /**
  * Ends engines of this volume that cannot be asked: whoever started them was killed before they served. They
  * would otherwise come up beside the next one, or serve what is not there any more. SIGKILL loses nothing.
@@ -138,8 +154,15 @@ function enginesOf({ state, run }: RoleFolders): ProcessId[] {
 }
 
 /** Also says how long the log was before: what comes after is this engine's. */
-function launch(folders: RoleFolders, isNew: boolean): { id: ProcessId; logStart: number } {
-  const given = ["engine", folders.state, folders.run, "--json", ...(isNew ? ["--new"] : [])];
+function launch(folders: RoleFolders, { isNew, isForced }: EngineStart): { id: ProcessId; logStart: number } {
+  const given = [
+    "engine",
+    folders.state,
+    folders.run,
+    "--json",
+    ...(isNew ? ["--new"] : []),
+    ...(isForced ? ["--force"] : []),
+  ];
   const { program, args } = selfCommand(given);
   // Any descriptor will do, whatever execa's types say.
   const log = openSync(join(folders.state, engineFiles.log), "a", 0o600) as 3;

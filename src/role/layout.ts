@@ -4,6 +4,7 @@ import { basename, dirname, join } from "node:path";
 import { syncFolder } from "../lib/atomic-file.ts";
 import { messageOf, PreconditionError } from "../lib/errors.ts";
 import { ensureFolder } from "../lib/paths.ts";
+import { bootId } from "../lib/process-id.ts";
 import { maxSocketPathBytes } from "../lib/unix-socket.ts";
 
 export interface RoleFolders {
@@ -104,6 +105,24 @@ function sweep(path: string): void {
 
 function removeIfEmpty(path: string): void {
   if (existsSync(path) && readdirSync(path).length === 0) rmSync(path, { recursive: true, force: true });
+}
+
+/**
+ * Throws PreconditionError if the migration's sockets and locks are in another run folder than this command's
+ * (which a job of cron may have, where XDG_RUNTIME_DIR is not set). A reboot empties all of them.
+ */
+export function checkSameRunFolder(
+  { id, runFolder, bootId: then }: {
+    readonly id: string;
+    readonly runFolder: string;
+    readonly bootId: string;
+  },
+  { run }: RoleFolders,
+): void {
+  if (runFolder === run || then !== bootId()) return;
+  throw new PreconditionError(`${id} was set up with the run folder ${runFolder}, and this one is ${run}`, {
+    hint: `give the command with DLSM_RUN_DIR=${runFolder}`,
+  });
 }
 
 /** Changes to what a role has under way are made one at a time: under the lock of the run folder itself. */

@@ -17,8 +17,9 @@ import { execa } from "execa";
 import { syncFolder } from "../lib/atomic-file.ts";
 import { errnoCode, messageOf, PreconditionError } from "../lib/errors.ts";
 import { formatSize } from "../lib/units.ts";
-import { existing, newFilePath, place, sizeOf, unreachable } from "./disk-facts.ts";
-import { describeUsers, diskIdentity, diskUsers, isSameDisk, standsOn } from "./disk-users.ts";
+import { cannotTell, existing, newFilePath, place, sizeOf, unreachable } from "./disk-facts.ts";
+import { compareDisk, diskIdentity, type KnownDisk } from "./disk-identity.ts";
+import { describeUsers, diskUsers, standsOn } from "./disk-users.ts";
 
 export interface LocalFile {
   readonly path: string;
@@ -45,12 +46,7 @@ export async function inspectDestination(
   }
   const real = existing(path, "destination");
   const stats = statSync(real, { bigint: true });
-  const users = diskUsers(real);
-  if (users.length > 0) {
-    throw new PreconditionError(`the destination ${place(real)} is in use: ${describeUsers(users)}`, {
-      hint: "stop who uses it, or name another destination",
-    });
-  }
+  refuseUsed(real);
   closeSync(openForUse(real, false));
   const identity = diskIdentity(stats);
   if (stats.isFile() && stats.size === 0n) {
@@ -121,12 +117,22 @@ export function makeLocalFile({ path, origin }: LocalFile, sizeBytes: number): s
   }
 }
 
+/** Makes durable what is in the page cache of a disk. */
+export function syncDisk(path: string): void {
+  const descriptor = openSync(path, "r+");
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
 /** As it was before: what was made here goes. Nothing happens if the file is another one by now. */
 export function unmakeLocalFile(path: string, identity: string, origin: LocalFile["origin"]): void {
   if (origin === "existing" || !existsSync(path)) return;
   const stats = statSync(path, { bigint: true });
   // Cut short before its identity was written down: then it is ours only if nothing is in it.
-  if (identity === "" ? stats.blocks !== 0n : !isSameDisk(identity, stats)) return;
+  if (identity === "" ? stats.blocks !== 0n : !identity.endsWith(`:${stats.ino}`)) return;
   if (origin === "made") {
     unlinkSync(path);
     syncFolder(dirname(path));
@@ -135,13 +141,28 @@ export function unmakeLocalFile(path: string, identity: string, origin: LocalFil
   }
 }
 
-/** Throws unless the path still leads to the disk that was attached. */
-export function checkSameFile(path: string, identity: string, sizeBytes: number): void {
-  const stats = statSync(existing(path, "destination"), { bigint: true });
-  const isLongEnough = stats.isBlockDevice() || stats.size >= BigInt(sizeBytes);
-  if (isSameDisk(identity, stats) && isLongEnough) return;
-  throw new PreconditionError(`${place(path)} is no longer the disk that was attached`, {
-    hint: "bring the disk back to this path: what was written since the hand-off is only there",
+/**
+ * Throws PreconditionError unless the path still leads to the disk that was attached, and nobody uses it.
+ * `isForced`: a device that tells nothing by which it could be known after a reboot is taken for the one.
+ */
+export function checkSameFile(path: string, known: KnownDisk, sizeBytes: number, isForced: boolean): void {
+  const real = existing(path, "destination");
+  const verdict = compareDisk(known, real);
+  if (verdict === "unknown" && !isForced) throw cannotTell(real);
+  const hasBytes = statSync(real).isFile() ? statSync(real).size : sizeOf(real).sizeBytes;
+  if (verdict === "different" || hasBytes < sizeBytes) {
+    throw new PreconditionError(`${place(path)} is no longer the disk that was attached`, {
+      hint: "bring the disk back to this path: what was written since the hand-off is only there",
+    });
+  }
+  refuseUsed(real);
+}
+
+function refuseUsed(path: string): void {
+  const users = diskUsers(path);
+  if (users.length === 0) return;
+  throw new PreconditionError(`the destination ${place(path)} is in use: ${describeUsers(users)}`, {
+    hint: "stop who uses it, or name another destination",
   });
 }
 

@@ -60,7 +60,8 @@ export const requests = {
     allow: address,
     destination: v.nullable(endpointSchema),
   }),
-  "source.ensure": v.object({ id: idSchema }),
+  /** `force`: a device that cannot be told from another one after a reboot is taken for the one. */
+  "source.ensure": v.object({ id: idSchema, force: v.boolean() }),
   "source.writers": v.object({ id: idSchema }),
   "source.hash": v.object({
     id: idSchema,
@@ -79,7 +80,12 @@ export const requests = {
   }),
   "destination.plan": planSchema,
   "destination.attach": v.object({ id: idSchema, export: sourceExportSchema }),
-  "destination.ensure": v.object({ id: idSchema, export: v.nullable(sourceExportSchema) }),
+  /** `force` as above, and what was acknowledged but not flushed may be lost with a live map. */
+  "destination.ensure": v.object({
+    id: idSchema,
+    export: v.nullable(sourceExportSchema),
+    force: v.boolean(),
+  }),
   "destination.activate": v.object({ id: idSchema }),
   "destination.pause": v.object({ id: idSchema }),
   "destination.resume": v.object({ id: idSchema }),

@@ -10,6 +10,11 @@ const sourceRecordSchema = v.object({
   path: v.string(),
   /** Device and inode of the file, or the device number: one disk, whatever its path. */
   identity: v.string(),
+  /** Good in every boot, see disk-identity.ts; the boot in which `identity` and `runFolder` count. */
+  stableId: v.string(),
+  bootId: v.string(),
+  /** Where its sockets are. */
+  runFolder: v.string(),
   isFile: v.boolean(),
   /** Read with O_DIRECT. */
   direct: v.boolean(),

@@ -4,18 +4,19 @@
  * Each change is in the journal before it is made; each request can be repeated.
  */
 import { randomBytes } from "node:crypto";
-import { statSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { SourceExport } from "../engine/mod.ts";
 import { DlsmError, FailedError, LockedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { withLock } from "../lib/lock.ts";
 import { adoptDaemon, type Daemon, endStrays, isTgtError, startDaemon } from "../node-iscsi-target/mod.ts";
-import { inspectSource, place } from "./disk-facts.ts";
-import { diskUsers, isSameDisk } from "./disk-users.ts";
+import { cannotTell, inspectSource, place } from "./disk-facts.ts";
+import { compareDisk, knownDisk } from "./disk-identity.ts";
+import { diskUsers } from "./disk-users.ts";
 import { hashExtents } from "./hash.ts";
 import {
   checkRunFolder,
+  checkSameRunFolder,
   listIds,
   lockPath,
   makeNewRoleFolders,
@@ -51,7 +52,8 @@ export class SourceRole {
         id: request.id,
         createdAt: new Date().toISOString(),
         path: disk.path,
-        identity: disk.identity,
+        ...knownDisk(disk.path),
+        runFolder: this.#folders.run,
         isFile: disk.isFile,
         direct: disk.direct,
         portal: request.portal,
@@ -83,7 +85,7 @@ export class SourceRole {
   }
 
   /** The export as it should be, set up again if tgtd is gone (killed, or the machine was restarted). */
-  ensure({ id }: Request<"source.ensure">): Promise<SourceExport> {
+  ensure({ id, force }: Request<"source.ensure">): Promise<SourceExport> {
     return this.#alone(async () => {
       const record = this.#record(id);
       if (record.state === "releasing") {
@@ -98,13 +100,14 @@ export class SourceRole {
       }
       await daemon?.stop();
       const disk = inspectSource(record.path);
-      const isSame = isSameDisk(record.identity, statSync(disk.path, { bigint: true }));
-      if (!isSame || disk.sizeBytes !== record.export.sizeBytes) {
+      const verdict = compareDisk(record, disk.path);
+      if (verdict === "unknown" && !force) throw cannotTell(disk.path);
+      if (verdict === "different" || disk.sizeBytes !== record.export.sizeBytes) {
         throw new PreconditionError(`${place(record.path)} is no longer the disk that was exported`, {
           hint: "bring the disk back to this path",
         });
       }
-      return await this.#serve(record);
+      return await this.#serve({ ...record, ...knownDisk(disk.path), runFolder: this.#folders.run });
     });
   }
 
@@ -123,8 +126,9 @@ export class SourceRole {
   release({ id, force }: Request<"source.release">): Promise<Replies["source.release"]> {
     return this.#alone(async () => {
       if (!listIds(this.#folders, "source").includes(id)) return { wasThere: false };
-      if (!force) await this.#refuseIfInUse(id);
       const record = readOrUndefined(() => this.#journal(id).read());
+      if (record !== undefined) checkSameRunFolder(record, this.#folders);
+      if (!force) await this.#refuseIfInUse(id);
       if (record !== undefined) this.#journal(id).write({ ...record, state: "releasing" });
       await this.#takeAway(id);
       return { wasThere: true };
@@ -237,6 +241,7 @@ export class SourceRole {
   #record(id: string): SourceRecord {
     const record = listIds(this.#folders, "source").includes(id) ? this.#journal(id).read() : undefined;
     if (record === undefined) throw unknownId(id);
+    checkSameRunFolder(record, this.#folders);
     return record;
   }
 

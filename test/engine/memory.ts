@@ -82,6 +82,8 @@ export class MemoryDisk implements LocalDisk {
   syncs = 0;
   /** Writes fail with this code while it is set. */
   writeError: string | undefined;
+  /** Writes that begin at an offset wait for its promise. */
+  readonly gates = new Map<number, Promise<void>>();
 
   constructor(bytes: Uint8Array, random: Random) {
     this.bytes = bytes;
@@ -92,6 +94,7 @@ export class MemoryDisk implements LocalDisk {
     into.set(this.bytes.subarray(offset, offset + into.length));
   }
   async write(offset: number, data: Uint8Array): Promise<void> {
+    await this.gates.get(offset);
     await jitter(this.random, this.turns);
     if (this.writeError !== undefined) throw Object.assign(new Error("no"), { code: this.writeError });
     // In two halves, so that what is not ordered can be seen half done.
@@ -115,12 +118,15 @@ export class MemoryDisk implements LocalDisk {
 
 export class MemoryMapFile implements MapFile {
   bytes = new Uint8Array(0);
+  /** Writes that outlive the process throw it while it is set: the file system is full. */
+  failing: Error | undefined;
   syncs = 0;
   read(offset: number, into: Uint8Array): void {
     into.fill(0);
     into.set(this.bytes.subarray(Math.min(offset, this.bytes.length), offset + into.length));
   }
   writeNow(offset: number, data: Uint8Array): void {
+    if (this.failing !== undefined) throw this.failing;
     if (offset + data.length > this.bytes.length) {
       const grown = new Uint8Array(offset + data.length);
       grown.set(this.bytes);

@@ -183,6 +183,7 @@ test("a map header reads back as it was; any changed byte makes it invalid; the 
     blockBytes: 4096,
     volumeId: "abc",
     bootId: "b-1",
+    generation: "0a1b",
     sequence: 7,
     activated: true,
     localZero: false,

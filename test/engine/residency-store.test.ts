@@ -4,7 +4,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { encodeHeader, indexOffset, slotBytes } from "../../src/engine/map-layout.ts";
 import { pageBlocks, type Plane, planes, residency } from "../../src/engine/residency.ts";
-import { MapError, readHeader, ResidencyStore } from "../../src/engine/residency-store.ts";
+import { LiveMapError, MapError, readHeader, ResidencyStore } from "../../src/engine/residency-store.ts";
 import { rejection } from "../helpers/rejection.ts";
 import { CrashFile, Killed } from "./crash-file.ts";
 import { Random } from "./memory.ts";
@@ -295,7 +295,8 @@ test("the older header counts when the newer one is torn, whichever slot it is i
     // Torn in the middle: its first half is of the new header, its second of nothing.
     const durable = new CrashFile(tracked.files.durable.bytes);
     durable.bytes.fill(0xa5, (sequence % 2) * slotBytes + 200, (sequence % 2) * slotBytes + 512);
-    const opened = await ResidencyStore.open({ durable, live: new CrashFile() }, tracked.identity);
+    const identity = { ...tracked.identity, bootId: "the boot after" };
+    const opened = await ResidencyStore.open({ durable, live: new CrashFile() }, identity);
     assert.is(opened.activated, true);
     assert.equal(bitsOf(opened), tracked.marked, "the pages are those of the checkpoint all the same");
     assert.ok(readHeader(durable)!.sequence >= sequence, "the torn slot is written again");
@@ -332,7 +333,8 @@ for (const [what, damage, message] of damages) {
     damage(durable.bytes);
     const before = durable.bytes.slice();
     const files = { durable, live: new CrashFile() };
-    const error = await rejection(ResidencyStore.open(files, tracked.identity), MapError);
+    const identity = { ...tracked.identity, bootId: "the boot after" };
+    const error = await rejection(ResidencyStore.open(files, identity), MapError);
     assert.match(error.message, message);
     assert.equal(durable.bytes, before, "what is there is left for whoever mends it");
   });
@@ -346,7 +348,7 @@ test("a live map of another boot, of another volume or without a header does not
   const { durable, live } = tracked.files;
   const open = async (bytes: Uint8Array, bootId: string) => {
     const files = { durable: new CrashFile(durable.bytes), live: new CrashFile(bytes) };
-    return (await ResidencyStore.open(files, { ...tracked.identity, bootId })).map.writtenCount;
+    return (await ResidencyStore.open(files, { ...tracked.identity, bootId }, true)).map.writtenCount;
   };
   assert.is(await open(live.bytes, tracked.identity.bootId), 12);
   assert.is(await open(live.bytes, "another boot"), 9);
@@ -354,6 +356,28 @@ test("a live map of another boot, of another volume or without a header does not
   rewrite(other, { volumeId: "another volume" });
   assert.is(await open(other, tracked.identity.bootId), 9);
   assert.is(await open(live.bytes.slice().fill(0, 0, indexOffset), tracked.identity.bootId), 9);
+});
+
+test("a killed engine's live map is asked for: in another run folder, and back in the first one", async () => {
+  const tracked = await new Tracked(someBlocks, 1).create();
+  await tracked.store.activate();
+  tracked.isActivated = true;
+  tracked.mark({ first: 7, count: 9, plane: planes.written });
+  const { durable, live } = tracked.files;
+  // Killed, and started with another run folder in the same boot: the acknowledged write is not there.
+  await rejection(
+    ResidencyStore.open({ durable: new CrashFile(durable.bytes), live: new CrashFile() }, tracked.identity),
+    LiveMapError,
+  );
+  // By force it goes on without it; afterwards the first live map is out of date, whatever its boot.
+  const other = new CrashFile();
+  const forced = await ResidencyStore.open({ durable, live: other }, tracked.identity, true);
+  assert.is(forced.map.writtenCount, 0);
+  forced.mark(100, 3, planes.written);
+  await forced.checkpoint(() => Promise.resolve());
+  await forced.close();
+  const back = await ResidencyStore.open({ durable, live: new CrashFile(live.bytes) }, tracked.identity);
+  assert.is(back.map.writtenCount, 3);
 });
 
 test("a hand-off that cannot be written down has not happened, whichever file failed and whoever asks", async () => {

@@ -246,6 +246,52 @@ test("what the source cannot read fails there and nowhere else, and is tried aga
   same(disk.bytes, source.bytes, "all");
 });
 
+const runFolderFull = Object.assign(new Error("no space left on the run folder"), { code: "ENOSPC" });
+
+test("holes that cannot be marked stop the sync, not the engine, wherever they are filled", async () => {
+  for (const localZero of [true, false]) {
+    const { volume, source, disk, files, sizeBytes } = await setUp(13, { localZero });
+    source.bytes.fill(0);
+    source.holes = [{ offsetBytes: 0, lengthBytes: sizeBytes, mapped: false }];
+    volume.sync.pause();
+    await volume.activate();
+    files.live.failing = runFolderFull;
+    volume.resume();
+    await until(() => volume.sync.state === "stopped", "stopped");
+    assert.is(volume.lastError, runFolderFull);
+    files.live.failing = undefined;
+    volume.resume();
+    await until(() => volume.isSynced, "synced");
+    same(disk.bytes, source.bytes, `localZero ${localZero}`);
+  }
+});
+
+test("a fetch that cannot be marked is under way until its last write has ended", async () => {
+  const { volume, source, disk, files } = await setUp(14);
+  volume.sync.pause();
+  await volume.activate();
+  const outage = Promise.withResolvers<void>();
+  source.outage = outage.promise;
+  const reading = volume.read(0, 4 * blockBytes);
+  // Written while it is being fetched, so that storing begins with marking it.
+  await volume.write(2 * blockBytes, new Uint8Array(blockBytes).fill(2), false);
+  const slow = Promise.withResolvers<void>();
+  disk.gates.set(0, slow.promise);
+  files.live.failing = runFolderFull;
+  outage.resolve();
+  await reading;
+  files.live.failing = undefined;
+  disk.gates.clear();
+  let isWritten = false;
+  const writing = volume.write(0, new Uint8Array(blockBytes).fill(3), true).then(() => isWritten = true);
+  for (let turn = 0; turn < 50; turn++) await new Promise<void>((resolve) => setImmediate(resolve));
+  assert.is(isWritten, false, "the fetch still writes there");
+  slow.resolve();
+  await writing;
+  same(await readAll(volume, 0, blockBytes), new Uint8Array(blockBytes).fill(3), "the newer write");
+  volume.sync.close();
+});
+
 /** A random guest against a model, while the sync runs; sectors of the model are 512 bytes. */
 async function randomRun(seed: number): Promise<void> {
   const localZero = seed % 3 !== 0;

@@ -5,15 +5,26 @@ import { jsonOption } from "../options.ts";
 import { drive as driveMigration, reporterFor, withSession } from "../session.ts";
 import { runEngine } from "../../engine/mod.ts";
 
+const exitDelayMs = 500;
+
 export const engine = defineCommand({
   meta: { name: "engine", description: "Serve one volume (started by the destination role)", hidden: true },
   args: {
     state: { type: "positional", required: true, description: "State folder of the volume" },
     run: { type: "positional", required: true, description: "Run folder of the volume" },
     new: { type: "boolean", description: "Make its residency map" },
+    force: { type: "boolean", description: "Go on without the live map of an engine that was killed" },
     ...jsonOption,
   },
-  run: ({ args }) => runEngine({ state: args.state, run: args.run }, args.new === true),
+  async run({ args }) {
+    const how = { isNew: args.new === true, mayLoseUnflushed: args.force === true };
+    try {
+      await runEngine({ state: args.state, run: args.run }, how);
+    } finally {
+      // Whatever is still open: an engine that does not serve must not look as if it did.
+      setTimeout(() => process.exit(), exitDelayMs).unref();
+    }
+  },
 });
 
 export const drive = defineCommand({

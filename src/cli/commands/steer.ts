@@ -54,12 +54,20 @@ export const limit = defineCommand({
 
 export const resume = defineCommand({
   meta: { name: "resume", description: "Go on: after a pause, an error that was mended, a crash, a reboot" },
-  args: { ...idArgument, ...detachOption, ...jsonOption },
+  args: {
+    ...idArgument,
+    force: {
+      type: "boolean",
+      description: "After a reboot or without the live map: go on with what is there (what it says it risks)",
+    },
+    ...detachOption,
+    ...jsonOption,
+  },
   async run({ args }) {
     const reporter = reporterFor(args);
     const id = idOf(args);
     await withSession(reporter, async (session) => {
-      const isDriven = await migration.resume(session, id);
+      const isDriven = await migration.resume(session, id, args.force === true);
       if (isDriven && !args.detach) return await follow(session, id);
       if (isDriven) detach(session, id);
       showStatus(reporter, await migration.statusById(session, id));
