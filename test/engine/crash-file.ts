@@ -13,7 +13,6 @@ export class CrashFile extends MemoryMapFile {
   readonly #versions = new Map<number, Uint8Array[]>();
   /** Writes until the process is killed. */
   writesLeft = Infinity;
-  failing: Error | undefined;
 
   constructor(bytes: Uint8Array = new Uint8Array(0)) {
     super();

@@ -250,9 +250,9 @@ const runFolderFull = Object.assign(new Error("no space left on the run folder")
 
 test("holes that cannot be marked stop the sync, not the engine, wherever they are filled", async () => {
   for (const localZero of [true, false]) {
-    const { volume, source, disk, files, sizeBytes } = await setUp(13, { localZero });
-    source.bytes.fill(0);
-    source.holes = [{ offsetBytes: 0, lengthBytes: sizeBytes, mapped: false }];
+    const { volume, source, disk, files } = await setUp(13, { localZero });
+    source.bytes.fill(0, 0, 90 * blockBytes);
+    source.holes = [{ offsetBytes: 0, lengthBytes: 90 * blockBytes, mapped: false }];
     volume.sync.pause();
     await volume.activate();
     files.live.failing = runFolderFull;
