@@ -36,6 +36,8 @@ export const engineConfigSchema = v.object({
   isFresh: v.boolean(),
   /** Limit of the background sync; null for none. */
   bytesPerSecond: v.nullable(v.pipe(v.number(), v.minValue(1))),
+  /** The background sync is paused by the user. */
+  isPaused: v.boolean(),
   /** A read that waits longer for the source fails; null: it waits. */
   sourceTimeoutMs: v.nullable(v.pipe(v.number(), v.minValue(1))),
   source: sourceExportSchema,

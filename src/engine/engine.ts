@@ -13,6 +13,7 @@ import { type EngineConfig, engineFiles, type SourceExport } from "./config.ts";
 import { IscsiSource } from "./iscsi-source.ts";
 import { type LocalDisk, openLocalDisk } from "./local-disk.ts";
 import { openMapFile } from "./map-file.ts";
+import { MapVersionError } from "./map-layout.ts";
 import { RateMeter } from "./rate-meter.ts";
 import { LiveMapError, MapError, ResidencyStore } from "./residency-store.ts";
 import { type EngineStatus, type SyncedState } from "./status.ts";
@@ -94,7 +95,8 @@ export class Engine {
     const store = await openStore(config, folders, how);
     const engine = new Engine(config, store, disk, log);
     await engine.#server.listen(`${folders.run}/${engineFiles.nbdSocket}`);
-    if (store.activated) engine.#volume.sync.start();
+    if (config.isPaused) engine.#volume.sync.pause();
+    else if (store.activated) engine.#volume.sync.start();
     return engine;
   }
 
@@ -256,6 +258,11 @@ async function openStore(
           `it was in the run folder: give the command with the DLSM_RUN_DIR of before (not ${folders.run}); ` +
           `dlsm resume ${config.volumeId} --force gives up what was written here and not flushed`,
         cause: error,
+      });
+    }
+    if (error instanceof MapVersionError) {
+      throw new PreconditionError(`${path}: ${error.message}`, {
+        hint: "use the dlsm that wrote it, or a newer one",
       });
     }
     if (!(error instanceof MapError)) throw error;

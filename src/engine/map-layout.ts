@@ -129,6 +129,7 @@ export function newestHeader(slots: readonly Uint8Array[]): MapHeader | undefine
   return newest;
 }
 
+/** A map of a format that this program does not know. */
 export class MapVersionError extends Error {
   constructor(version: number) {
     super(`the residency map has format ${version}, this program knows format ${layoutVersion}`);

@@ -7,7 +7,13 @@
 import { rmSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { engineFiles, type EngineStatus, readStoredStatus, type SourceExport } from "../engine/mod.ts";
+import {
+  type EngineConfig,
+  engineFiles,
+  type EngineStatus,
+  readStoredStatus,
+  type SourceExport,
+} from "../engine/mod.ts";
 import { removeFileDurably } from "../lib/atomic-file.ts";
 import { PreconditionError } from "../lib/errors.ts";
 import { withLock } from "../lib/lock.ts";
@@ -166,20 +172,15 @@ export class DestinationRole {
   }
 
   pause({ id }: Request<"destination.pause">): Promise<EngineStatus> {
-    return this.#ask(id, "pause");
+    return this.#askAndKeep(id, "pause", {}, { isPaused: true });
   }
 
   resume({ id }: Request<"destination.resume">): Promise<EngineStatus> {
-    return this.#ask(id, "resume");
+    return this.#askAndKeep(id, "resume", {}, { isPaused: false });
   }
 
-  /** Kept, so that an engine that is started again has it too. */
   limit({ id, bytesPerSecond }: Request<"destination.limit">): Promise<EngineStatus> {
-    return this.#alone(async () => {
-      const status = await this.#ask(id, "limit", { bytesPerSecond });
-      this.#records.writeConfig(id, { ...this.#records.config(id), bytesPerSecond });
-      return status;
-    });
+    return this.#askAndKeep(id, "limit", { bytesPerSecond }, { bytesPerSecond });
   }
 
   async hashFetched(
@@ -296,6 +297,7 @@ export class DestinationRole {
       activation: plan.activation,
       isFresh: file.origin !== "existing",
       bytesPerSecond: plan.bytesPerSecond,
+      isPaused: false,
       sourceTimeoutMs: plan.sourceTimeoutMs,
       source,
     });
@@ -354,6 +356,20 @@ export class DestinationRole {
       isActivated: engine === null ? await this.#isActivated(id) : engine.state !== "attached",
       driverPid: readDriver(folders) ?? null,
     };
+  }
+
+  /** What the engine did is kept, so that one that is started again has it too. */
+  #askAndKeep(
+    id: string,
+    method: string,
+    params: unknown,
+    kept: Partial<EngineConfig>,
+  ): Promise<EngineStatus> {
+    return this.#alone(async () => {
+      const status = await this.#ask(id, method, params);
+      this.#records.writeConfig(id, { ...this.#records.config(id), ...kept });
+      return status;
+    });
   }
 
   async #ask<T = EngineStatus>(id: string, method: string, params: unknown = {}): Promise<T> {

@@ -3,7 +3,7 @@ import { readFileSync, statSync } from "node:fs";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { makeDisk, MiB } from "../helpers/disk.ts";
-import { Dlsm } from "../helpers/dlsm.ts";
+import { Dlsm, kill } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 
 const test = suite("migrate");
@@ -39,6 +39,35 @@ withTgt("a text run prints its figures", async () => {
     assert.match(stdout, /moved +2 MiB of 8 MiB/);
     assert.match(stdout, /never moved +6 MiB of holes/);
     assert.match(stdout, /verified +8 MiB/);
+    await dlsm.nothingLeft();
+  } finally {
+    await dlsm.close();
+  }
+});
+
+withTgt("a pause outlives the engine, until it is lifted", async () => {
+  const dlsm = new Dlsm();
+  try {
+    makeDisk(dlsm.path("src.img"), 8, [0, 1, 2, 3]);
+    const source = readFileSync(dlsm.path("src.img"));
+    const { id } = await dlsm.migrateDetached(dlsm.path("src.img"), dlsm.path("dst.img"), [
+      "--handoff",
+      "manual",
+    ]);
+    await dlsm.ok("pause", id);
+    await dlsm.ok("activate", id);
+    const before = (await dlsm.status(id))!.disks[0].enginePid!;
+    kill(before, "SIGKILL");
+    const status = await dlsm.until(
+      id,
+      (now) => now?.disks[0].enginePid != null && now.disks[0].enginePid !== before,
+      "the driver starts another engine",
+    );
+    assert.is(status!.paused, true);
+    assert.is(status!.disks[0].residentBytes, 0);
+    await dlsm.ok("resume", id);
+    await dlsm.until(id, (now) => now === undefined, "done");
+    assert.is(Buffer.compare(readFileSync(dlsm.path("dst.img")), source), 0);
     await dlsm.nothingLeft();
   } finally {
     await dlsm.close();
