@@ -6,9 +6,9 @@ import { execa } from "execa";
 import { exitCodes, FailedError, InterruptedError } from "../lib/errors.ts";
 import { runFolder, stateFolder } from "../lib/paths.ts";
 import { selfCommand } from "../lib/self.ts";
-import { type Context, Driver, findStatus, type Outcome } from "../migration/mod.ts";
+import { type Context, Driver, findStatus, handOffNew, type Outcome, statusById } from "../migration/mod.ts";
 import { createReporter, type MigrationStatus, type Reporter, statusLines } from "../report/mod.ts";
-import { becomeDriver, Host, type RoleFolders, roleFolders } from "../role/mod.ts";
+import { becomeDriver, type DestinationEntry, Host, type RoleFolders, roleFolders } from "../role/mod.ts";
 import { summaryOf } from "./summary.ts";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -66,6 +66,28 @@ export function detach(session: Session, id: string): void {
   } finally {
     closeSync(log);
   }
+}
+
+/** What follows the set-up: the hand-off, then the rest, in this process or in the background. */
+export async function goOn(
+  session: Session,
+  entry: DestinationEntry,
+  options: { readonly force: boolean; readonly detach: boolean },
+): Promise<void> {
+  const { reporter } = session;
+  const { id } = entry;
+  const isHandedOver = await handOffNew(session, entry, options.force);
+  const status = await statusById(session, id);
+  if (options.detach) {
+    detach(session, id);
+    showStatus(reporter, status);
+    return;
+  }
+  reporter.message("info", `${id}: the disk can be used at ${status.disks[0].nbdUri}`);
+  if (!isHandedOver) {
+    reporter.message("info", `when its user has stopped on the source: dlsm activate ${id}`);
+  }
+  await follow(session, id);
 }
 
 /** Follows the migration to its end in this process; on Ctrl-C it goes on in the background. */

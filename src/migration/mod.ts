@@ -1,7 +1,7 @@
 /** The door of the migration: what the commands can do with one. */
 export { allStatuses, type Context, findStatus, knownEntries, statusById } from "./context.ts";
 export { Driver, type Outcome } from "./drive.ts";
-export { activate, handOff, type MigrateRequest, planMigration, setUp } from "./start.ts";
+export { activate, handOff, handOffNew, type MigrateRequest, planMigration, setUp } from "./start.ts";
 export { nbdUriOf } from "./status.ts";
 export { abort, allowCutover, knownDestination, resume } from "./steer.ts";
 export { attachByTicket, exportByHand } from "./by-hand.ts";

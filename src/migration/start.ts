@@ -114,6 +114,28 @@ export async function handOff(
   return true;
 }
 
+/**
+ * The hand-off of a migration that was just set up. If it is to be now and cannot, everything is taken back: a
+ * command that is refused has changed nothing.
+ */
+export async function handOffNew(
+  context: Context,
+  entry: DestinationEntry,
+  isForced: boolean,
+): Promise<boolean> {
+  const { id, options, source } = entry;
+  if (options.handoff !== "now" || isForced || options.byTicket) {
+    return await handOff(context, entry, isForced);
+  }
+  try {
+    refuseUsers(`${source.host}:${source.path}`, await context.source.ask("source.writers", { id }));
+  } catch (error) {
+    await takeBack(context, id);
+    throw error;
+  }
+  return await handOff(context, entry, isForced);
+}
+
 /** Refused while somebody can still write the source, unless forced. */
 export async function activate(context: Context, id: string, isForced: boolean): Promise<void> {
   const { source: exported } = await knownEntries(context, id);

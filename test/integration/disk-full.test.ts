@@ -123,7 +123,9 @@ async function stops(dlsm: Dlsm, args: readonly string[]): Promise<string> {
   assert.match(status.lastError!, "no space left on the file system of ");
   assert.is(status.disks[0]!.lastError, status.lastError);
   const resident = status.disks[0]!.residentBytes;
-  assert.ok(resident > 4 * MiB && resident < 20 * MiB, `${resident} bytes are resident`);
+  // Where the live map shares the full file system, what was stored last may find no room for its mark.
+  const least = dlsm.environment.DLSM_RUN_DIR!.startsWith(dlsm.path("small")) ? 0 : 4 * MiB;
+  assert.ok(resident >= least && resident < 20 * MiB, `${resident} bytes are resident`);
   const text = await dlsm.ok("status", id!);
   assert.match(text.stdout, /last error: no space left on .*\n {2}when its cause is mended, dlsm resume \w+/);
   return id!;

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { defineCommand } from "citty";
 import { errnoCode, messageOf, PreconditionError, UsageError } from "../../lib/errors.ts";
-import { attachByTicket, exportByHand, handOff, statusById } from "../../migration/mod.ts";
+import { attachByTicket, exportByHand } from "../../migration/mod.ts";
 import { decodeTicket } from "../../role/mod.ts";
 import {
   detachOption,
@@ -14,7 +14,7 @@ import {
   readVolumeOptions,
   volumeOptions,
 } from "../options.ts";
-import { detach, follow, reporterFor, showStatus, withSession } from "../session.ts";
+import { goOn, reporterFor, withSession } from "../session.ts";
 
 export const exportCommand = defineCommand({
   meta: { name: "export", description: "Export a disk by hand; prints a ticket for dlsm attach (a secret)" },
@@ -100,19 +100,8 @@ export const attach = defineCommand({
     await withSession(reporter, async (session) => {
       const entry = await attachByTicket(session, ticket, request);
       const { id } = entry;
-      const isHandedOver = await handOff(session, entry, options.force);
-      const status = await statusById(session, id);
       reporter.message("info", `when ${id} is done: dlsm release ${id} on ${ticket.source.host}`);
-      if (args.detach) {
-        detach(session, id);
-        showStatus(reporter, status);
-        return;
-      }
-      reporter.message("info", `${id}: the disk can be used at ${status.disks[0].nbdUri}`);
-      if (!isHandedOver) {
-        reporter.message("info", `when its user has stopped on the source: dlsm activate ${id}`);
-      }
-      await follow(session, id);
+      await goOn(session, entry, { force: options.force, detach: args.detach === true });
     });
   },
 });

@@ -1,8 +1,8 @@
 import { defineCommand } from "citty";
 import { UsageError } from "../../lib/errors.ts";
-import { handOff, planMigration, setUp, statusById } from "../../migration/mod.ts";
+import { planMigration, setUp } from "../../migration/mod.ts";
 import { detachOption, jsonOption, localPath, readVolumeOptions, volumeOptions } from "../options.ts";
-import { detach, follow, reporterFor, showStatus, withSession } from "../session.ts";
+import { goOn, reporterFor, withSession } from "../session.ts";
 
 export const migrate = defineCommand({
   meta: { name: "migrate", description: "Move a disk: usable at the destination at once, its data follows" },
@@ -50,18 +50,7 @@ export const migrate = defineCommand({
     await withSession(reporter, async (session) => {
       const id = await planMigration(session, request);
       const entry = await setUp(session, id);
-      const isHandedOver = await handOff(session, entry, options.force);
-      const status = await statusById(session, id);
-      if (args.detach) {
-        detach(session, id);
-        showStatus(reporter, status);
-        return;
-      }
-      reporter.message("info", `${id}: the disk can be used at ${status.disks[0].nbdUri}`);
-      if (!isHandedOver) {
-        reporter.message("info", `when its user has stopped on the source: dlsm activate ${id}`);
-      }
-      await follow(session, id);
+      await goOn(session, entry, { force: options.force, detach: args.detach === true });
     });
   },
 });
