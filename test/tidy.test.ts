@@ -177,7 +177,7 @@ const samples: Record<
       { "src/lib/a.ts": `const path = "/wo` + `rk/x";` },
       { "package-lock.json": `"resolved": "https://registry.npm` + `js.org/x"` },
     ],
-    good: { "docs/a.md": "cd dlsm/work/here" },
+    good: { "docs/a.md": `cd dlsm/${"work"}/here` },
   },
 };
 
