@@ -28,7 +28,8 @@ export const volumeOptions = {
   handoff: {
     type: "enum",
     options: ["now", "manual"] as ("now" | "manual")[],
-    description: "now: who uses the source has stopped (checked). manual: wait for dlsm activate",
+    description:
+      "now (the default of migrate): the source is not in use, as is checked. manual (of attach): wait for dlsm activate",
   },
   activate: {
     type: "enum",

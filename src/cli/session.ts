@@ -6,9 +6,24 @@ import { execa } from "execa";
 import { exitCodes, FailedError, InterruptedError } from "../lib/errors.ts";
 import { runFolder, stateFolder } from "../lib/paths.ts";
 import { selfCommand } from "../lib/self.ts";
-import { type Context, Driver, findStatus, handOffNew, type Outcome, statusById } from "../migration/mod.ts";
+import {
+  type Context,
+  Driver,
+  endedStatus,
+  findStatus,
+  handOffNew,
+  type Outcome,
+  statusById,
+} from "../migration/mod.ts";
 import { createReporter, type MigrationStatus, type Reporter, statusLines } from "../report/mod.ts";
-import { becomeDriver, type DestinationEntry, Host, type RoleFolders, roleFolders } from "../role/mod.ts";
+import {
+  becomeDriver,
+  type DestinationEntry,
+  Host,
+  readDriver,
+  type RoleFolders,
+  roleFolders,
+} from "../role/mod.ts";
 import { summaryOf } from "./summary.ts";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -49,6 +64,8 @@ export function showStatus(reporter: Reporter, status: MigrationStatus): void {
 
 /** Lets the migration go on without this command. */
 export function detach(session: Session, id: string): void {
+  const driver = readDriver(roleFolders(session.folders, "destination", id));
+  if (driver !== undefined && driver !== process.pid) return;
   const { program, args } = selfCommand(["drive", id]);
   const folder = roleFolders(session.folders, "destination", id).state;
   // Any descriptor will do, whatever execa's types say.
@@ -131,8 +148,6 @@ function report(reporter: Reporter, id: string, { end, status, comparedBytes }: 
   }
   const wasAtEnd = status !== undefined && ["synced", "released"].includes(status.phase);
   if (!wasAtEnd) throw new FailedError(`${id} was ended by another command`);
-  reporter.result({
-    json: { ...status, phase: "done" },
-    lines: [`${id} done (another process finished it)`],
-  });
+  // Another process finished it; what it compared it has told where it ran.
+  reporter.result(summaryOf(endedStatus(status), undefined, Date.now()));
 }

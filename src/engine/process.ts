@@ -69,7 +69,10 @@ function handlers(engine: Engine, stop: () => Promise<void>): Handlers {
       await engine.replaceSource(v.parse(sourceExportSchema, params));
       return status();
     },
-    hashFetched: (params) => engine.hashFetched(v.parse(hashSchema, params).from),
+    async hashFetched(params) {
+      const { pieces, next = null } = await engine.hashFetched(v.parse(hashSchema, params).from);
+      return { pieces, next };
+    },
     async detachSource() {
       await engine.detachSource();
       return status();

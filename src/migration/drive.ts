@@ -36,6 +36,7 @@ export class Driver {
   readonly #context: Context;
   readonly #id: string;
   #restarts = 0;
+  #lastWarning: string | null = null;
   #unreachableSinceMs: number | undefined;
   #status: MigrationStatus | undefined;
   #comparedBytes: number | undefined;
@@ -56,14 +57,10 @@ export class Driver {
       }
       this.#status = statusOf(entry, source);
       this.#context.reporter.progress(this.#status);
+      this.#warnOnce(this.#status.lastError);
       await this.#keepRunning(entry);
       if (await this.#advance(entry)) {
-        this.#status = {
-          ...this.#status,
-          phase: "done",
-          disks: this.#status.disks.map(ended),
-          lastError: null,
-        };
+        this.#status = endedStatus(this.#status);
         return { end: "done", status: this.#status, comparedBytes: this.#comparedBytes };
       }
       await sleep(pollMs, undefined, { signal });
@@ -130,6 +127,14 @@ export class Driver {
     await destination.ask("destination.ensure", { id, export: ticket, force: false });
   }
 
+  /** What holds it up and may mend itself; what does not is an error in its place. */
+  #warnOnce(problem: string | null): void {
+    if (problem !== null && problem !== this.#lastWarning) {
+      this.#context.reporter.message("warn", `${this.#id}: ${problem}`);
+    }
+    this.#lastWarning = problem;
+  }
+
   #countRestart(what: string): void {
     this.#context.reporter.message("warn", `${what} of ${this.#id} is gone: starting it again`);
     if (++this.#restarts > maxRestarts) {
@@ -138,6 +143,11 @@ export class Driver {
       });
     }
   }
+}
+
+/** The last status of a migration that is done. */
+export function endedStatus(status: MigrationStatus): MigrationStatus {
+  return { ...status, phase: "done", disks: status.disks.map(ended), lastError: null };
 }
 
 function ended<T extends { readonly nbdUri: string | null; readonly enginePid: number | null }>(disk: T): T {

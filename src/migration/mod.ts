@@ -1,6 +1,6 @@
 /** The door of the migration: what the commands can do with one. */
 export { allStatuses, type Context, findStatus, knownEntries, statusById } from "./context.ts";
-export { Driver, type Outcome } from "./drive.ts";
+export { Driver, endedStatus, type Outcome } from "./drive.ts";
 export { activate, handOff, handOffNew, type MigrateRequest, planMigration, setUp } from "./start.ts";
 export { nbdUriOf } from "./status.ts";
 export { abort, allowCutover, knownDestination, resume } from "./steer.ts";

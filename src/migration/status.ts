@@ -110,6 +110,9 @@ function exportStatus(source: SourceEntry): MigrationStatus {
 
 export function nbdUriOf(socketPath: string): string {
   return `nbd+unix:///?socket=${
-    encodeURI(socketPath).replaceAll("?", "%3F").replaceAll("#", "%23").replaceAll("&", "%26")
+    encodeURI(socketPath).replaceAll("?", "%3F").replaceAll("#", "%23").replaceAll("&", "%26").replaceAll(
+      ";",
+      "%3B",
+    )
   }`;
 }

@@ -131,7 +131,9 @@ function describePhase(status: MigrationStatus): string {
   const { id, phase } = status;
   switch (phase) {
     case "exported":
-      return `the source is exported, the destination not attached yet: dlsm resume ${id} goes on`;
+      return status.destination.path === ""
+        ? `the source is exported; when its destination has all of it: dlsm release ${id}`
+        : `the source is exported, the destination not attached yet: dlsm resume ${id} goes on`;
     case "attached":
       return `reads pass through to the source and nothing is kept until the hand-off: dlsm activate ${id}`;
     case "active": {

@@ -43,8 +43,10 @@ import {
 } from "./layout.ts";
 import {
   checkSameFile,
+  displaced,
   identityAt,
   inspectDestination,
+  isInPlace,
   type LocalFile,
   makeLocalFile,
   refuseSameDisk,
@@ -183,15 +185,8 @@ export class DestinationRole {
     return this.#askAndKeep(id, "limit", { bytesPerSecond }, { bytesPerSecond });
   }
 
-  async hashFetched(
-    { id, from }: Request<"destination.hashFetched">,
-  ): Promise<Replies["destination.hashFetched"]> {
-    const reply = await this.#ask<{ pieces: Replies["destination.hashFetched"]["pieces"]; next?: number }>(
-      id,
-      "hashFetched",
-      { from },
-    );
-    return { pieces: reply.pieces, next: reply.next ?? null };
+  hashFetched({ id, from }: Request<"destination.hashFetched">): Promise<Replies["destination.hashFetched"]> {
+    return this.#ask(id, "hashFetched", { from });
   }
 
   setVerified({ id, result }: Request<"destination.setVerified">): Promise<null> {
@@ -202,8 +197,10 @@ export class DestinationRole {
   }
 
   /** The engine logs out of the source for good; refused while any block is absent. */
-  detachSource({ id }: Request<"destination.detachSource">): Promise<EngineStatus> {
-    return this.#ask(id, "detachSource");
+  async detachSource({ id }: Request<"destination.detachSource">): Promise<EngineStatus> {
+    const record = this.#records.read(id);
+    if (!isInPlace(record.path, record)) throw displaced(record.path);
+    return await this.#ask(id, "detachSource");
   }
 
   setReleased({ id }: Request<"destination.setReleased">): Promise<null> {
@@ -231,9 +228,11 @@ export class DestinationRole {
         if (status.state !== "synced") throw new PreconditionError(`${id} is not synced yet`);
         if (record.cutover === "hold") return { isDone: false, status };
         if (record.cutover === "when-unused" && status.clients > 0) return { isDone: false, status };
+        if (!isInPlace(record.path, record)) throw displaced(record.path);
         this.#records.write({ ...record, state: "finishing" });
       }
       await stopEngine(folders);
+      if (!isInPlace(record.path, record)) throw displaced(record.path);
       // If an engine ended badly in an earlier attempt, nobody synced what it wrote last.
       syncDisk(record.path);
       removeRoleFolders(this.#folders, "destination", id);
@@ -340,7 +339,11 @@ export class DestinationRole {
   }
 
   async #entry(id: string): Promise<DestinationEntry> {
-    return entryOf(this.#records.read(id), await this.#running(id));
+    const record = this.#records.read(id);
+    const running = await this.#running(id);
+    const entry = entryOf(record, running);
+    const isLost = running.engine !== null && record.state === "attached" && !isInPlace(record.path, record);
+    return isLost ? { ...entry, problem: displaced(record.path).message } : entry;
   }
 
   /** What is known without the journal. */

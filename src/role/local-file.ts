@@ -15,7 +15,7 @@ import {
 import { dirname, resolve } from "node:path";
 import { execa } from "execa";
 import { syncFolder } from "../lib/atomic-file.ts";
-import { errnoCode, messageOf, PreconditionError } from "../lib/errors.ts";
+import { errnoCode, FailedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { formatSize } from "../lib/units.ts";
 import { cannotTell, existing, newFilePath, place, sizeOf, unreachable } from "./disk-facts.ts";
 import { compareDisk, diskIdentity, type KnownDisk } from "./disk-identity.ts";
@@ -139,6 +139,27 @@ export function unmakeLocalFile(path: string, identity: string, origin: LocalFil
   } else {
     truncateSync(path, 0);
   }
+}
+
+/** Whether the path leads to the disk that the engine has open, as far as can be told. */
+export function isInPlace(path: string, known: KnownDisk): boolean {
+  try {
+    return compareDisk(known, path) !== "different";
+  } catch {
+    return false;
+  }
+}
+
+/** The engine must not leave while it has the only way to the data. */
+export function displaced(path: string): FailedError {
+  return new FailedError(
+    `the destination ${place(path)} was removed, moved or replaced while it was in use`,
+    {
+      hint:
+        "the data is only behind the volume's NBD socket now: bring the file back to its path, or copy the volume " +
+        "from there (nbdcopy) before you end anything; then dlsm resume goes on",
+    },
+  );
 }
 
 /**

@@ -10,7 +10,7 @@ import { SourceRole } from "./source.ts";
 export type * from "./messages.ts";
 export { isMigrationId } from "./messages.ts";
 export { describeUsers } from "./disk-users.ts";
-export { becomeDriver } from "./driver-file.ts";
+export { becomeDriver, readDriver } from "./driver-file.ts";
 export { listIds, type RoleFolders, roleFolders } from "./layout.ts";
 export { decodeTicket, encodeTicket, type Ticket } from "./ticket.ts";
 

@@ -1,7 +1,8 @@
 /** The whole job with the real tgtd, from the command line. */
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, renameSync, statSync } from "node:fs";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import type { MigrationStatus } from "../../src/report/mod.ts";
 import { makeDisk, MiB } from "../helpers/disk.ts";
 import { Dlsm, kill } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
@@ -68,6 +69,31 @@ withTgt("a pause outlives the engine, until it is lifted", async () => {
     await dlsm.ok("resume", id);
     await dlsm.until(id, (now) => now === undefined, "done");
     assert.is(Buffer.compare(readFileSync(dlsm.path("dst.img")), source), 0);
+    await dlsm.nothingLeft();
+  } finally {
+    await dlsm.close();
+  }
+});
+
+withTgt("a destination that is moved away is told, and the engine stays until it is back", async () => {
+  const dlsm = new Dlsm();
+  try {
+    const [source, destination] = [dlsm.path("src.img"), dlsm.path("dst.img")];
+    makeDisk(source, 8, [0, 1, 2, 3]);
+    const { id } = await dlsm.migrateDetached(source, destination, ["--handoff", "manual"]);
+    renameSync(destination, `${destination}.away`);
+    makeDisk(destination, 8, []);
+    await dlsm.ok("activate", id);
+    const isTold = (status?: MigrationStatus) =>
+      status?.lastError?.includes("was removed, moved or replaced") === true;
+    await dlsm.until(id, (status) => status?.phase === "synced" && isTold(status), "told");
+    const { exitCode, stderr } = await dlsm.run("resume", id);
+    assert.is(exitCode, 1);
+    assert.match(stderr, /moved or replaced.*\n {2}the data is only behind the volume's NBD socket/);
+    assert.ok((await dlsm.status(id))!.disks[0].enginePid !== null, "the engine stays");
+    renameSync(`${destination}.away`, destination);
+    await dlsm.ok("resume", id);
+    assert.is(Buffer.compare(readFileSync(source), readFileSync(destination)), 0);
     await dlsm.nothingLeft();
   } finally {
     await dlsm.close();
