@@ -70,6 +70,8 @@ export class ResidencyStore implements MapSink {
   /** The live file's index as it stands there. */
   readonly #liveIndex: Uint8Array;
   #isActivated: boolean;
+  /** The durable file's index as it is sure to stand there. */
+  readonly #durableIndex: Uint8Array;
   readonly #sequences = { durable: 0, live: 0 };
 
   private constructor(files: StoreFiles, header: MapHeader, index?: Uint8Array, flags?: Uint8Array) {
@@ -79,6 +81,7 @@ export class ResidencyStore implements MapSink {
     this.#isActivated = header.activated;
     this.#flags = flags ?? new Uint8Array(pageCountOf(header));
     this.#liveIndex = new Uint8Array(pageCountOf(header));
+    this.#durableIndex = new Uint8Array(pageCountOf(header));
     this.map = new ResidencyMap(blockCountOf(header), this, (page) => this.#readPage(page), index);
     for (let page = 0; page < this.map.pageCount; page++) {
       if (this.map.index[page] !== 0) this.map.recount(page);
@@ -142,6 +145,10 @@ export class ResidencyStore implements MapSink {
     store.#sequences.durable = durableHeader.sequence;
     store.#sequences.live = liveHeader?.sequence ?? 0;
     store.#writeLiveIndex(0, index.length);
+    // The header that was read may be of a process that was killed before it synced it; the other slot may be
+    // overwritten only when this one is sure to stay.
+    await files.durable.sync();
+    files.durable.read(indexOffset, store.#durableIndex);
     // The live file first: were the durable one first, a kill in between would leave it without its live map.
     store.#writeHeader("live");
     await store.#writeHeaders();
@@ -240,6 +247,10 @@ export class ResidencyStore implements MapSink {
       for (const { page, words } of copies) {
         if (words !== undefined) await durable.write(pageOffset(this.#geometry, page), bytesOf(words));
       }
+      // Where the index does not count a page yet, its place may hold words of before a power failure, which
+      // must be gone for good before the index counts them.
+      const isFirst = (page: number, bits: number) => bits & indexBits.hasPage & ~this.#durableIndex[page];
+      if (copies.some(({ page, bits }) => isFirst(page, bits) !== 0)) await durable.sync();
       for (const [from, to] of adjacent(pages)) {
         const bytes = Uint8Array.from(copies.slice(from, to), (copy) => copy.bits);
         await durable.write(indexOffset + pages[from], bytes);
@@ -247,6 +258,7 @@ export class ResidencyStore implements MapSink {
       this.#writeHeader("durable");
       await durable.sync();
       this.#sequences.durable++;
+      for (const { page, bits } of copies) this.#durableIndex[page] = bits;
     } catch (error) {
       for (const page of pages) this.#markDirty(page);
       throw error;
