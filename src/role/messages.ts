@@ -63,6 +63,13 @@ export const requests = {
   /** `force`: a device that cannot be told from another one after a reboot is taken for the one. */
   "source.ensure": v.object({ id: idSchema, force: v.boolean() }),
   "source.writers": v.object({ id: idSchema }),
+  /**
+   * Before the hand-off: the disk is made read-only, where that can be had, and watched from then on. Refused
+   * (and undone) while somebody can write it, unless forced.
+   */
+  "source.fence": v.object({ id: idSchema, force: v.boolean() }),
+  /** `force`: also if the disk is gone, or another one has its path; that one is not touched. */
+  "source.unfence": v.object({ id: idSchema, force: v.optional(v.boolean()) }),
   "source.hash": v.object({
     id: idSchema,
     pieces: v.pipe(v.array(v.array(v.tuple([bytes, bytes]))), v.maxLength(256)),
@@ -128,6 +135,22 @@ export interface DiskUser {
   readonly name: string;
 }
 
+/**
+ * "mode": no write permission in the file's mode. "immutable": the file's immutable flag, which root obeys as
+ * well. "readOnly": the device's read-only flag.
+ */
+export const fenceKinds = ["mode", "immutable", "readOnly"] as const;
+export type FenceKind = (typeof fenceKinds)[number];
+
+export interface Fenced {
+  /** What keeps the disk from being written. */
+  readonly kinds: readonly FenceKind[];
+  /** What could not be had, and why; for people. */
+  readonly notes: readonly string[];
+  /** Who can write it all the same; empty unless forced. */
+  readonly users: readonly DiskUser[];
+}
+
 export interface InspectedDestination {
   readonly host: string;
   readonly path: string;
@@ -145,6 +168,10 @@ export interface SourceEntry {
   readonly destination: Endpoint | null;
   readonly sizeBytes: number;
   readonly tgtdPid: number | null;
+  /** How the disk is kept from being written; null before the hand-off. No kinds: nothing could be had. */
+  readonly fence: null | { readonly kinds: readonly FenceKind[] };
+  /** In words: the disk was written since it was fenced, or somebody can write it. */
+  readonly danger: string | null;
   /** Set if the record cannot be read; then the other fields may be empty. */
   readonly problem: string | null;
 }
@@ -183,8 +210,12 @@ export interface Replies {
   "source.export": v.InferOutput<typeof sourceExportSchema>;
   "source.ensure": v.InferOutput<typeof sourceExportSchema>;
   "source.writers": DiskUser[];
+  "source.fence": Fenced;
+  /** `note`: what was not undone, and why; null if all was. */
+  "source.unfence": { readonly wasFenced: boolean; readonly note: string | null };
   "source.hash": Uint8Array[];
-  "source.release": { readonly wasThere: boolean };
+  /** `note` as for unfence. */
+  "source.release": { readonly wasThere: boolean; readonly note: string | null };
   "source.list": SourceEntry[];
   "destination.inspect": InspectedDestination;
   "destination.plan": null;

@@ -2,7 +2,35 @@
 import * as v from "valibot";
 import { sourceExportSchema } from "../engine/mod.ts";
 import { Journal } from "../lib/journal.ts";
-import { endpointSchema, idSchema } from "./messages.ts";
+import { endpointSchema, fenceKinds, idSchema } from "./messages.ts";
+
+/** The disk as it was when it was fenced, against which later changes show. */
+const baselineSchema = v.object({
+  /** Device counters start again at each boot. */
+  bootId: v.string(),
+  sizeBytes: v.number(),
+  /** The disk itself if it is a file, or the file behind a loop device. */
+  file: v.nullable(v.object({ path: v.string(), sizeBytes: v.number(), mtimeNs: v.string() })),
+  /** 512-byte sectors written and discarded since the device was made; null for a file. */
+  changedSectors: v.nullable(v.number()),
+});
+export type Baseline = v.InferOutput<typeof baselineSchema>;
+
+const fenceSchema = v.object({
+  /** What the disk had before, to be given back; null: not there to be changed. */
+  original: v.object({
+    /** A file's permission bits. */
+    mode: v.nullable(v.number()),
+    isImmutable: v.nullable(v.boolean()),
+    /** A device's flag. */
+    isReadOnly: v.nullable(v.boolean()),
+  }),
+  kinds: v.array(v.picklist(fenceKinds)),
+  notes: v.array(v.string()),
+  /** Null until the fence stands: it is being made, or was given up half-way. */
+  baseline: v.nullable(baselineSchema),
+});
+export type FenceRecord = v.InferOutput<typeof fenceSchema>;
 
 const sourceRecordSchema = v.object({
   id: idSchema,
@@ -27,9 +55,11 @@ const sourceRecordSchema = v.object({
   state: v.picklist(["exporting", "exported", "releasing"]),
   /** What the destination needs to log in. */
   export: sourceExportSchema,
+  /** Null: the disk is as its owner left it. Version 1 of the record had no fence. */
+  fence: v.optional(v.nullable(fenceSchema), null),
 });
 export type SourceRecord = v.InferOutput<typeof sourceRecordSchema>;
 
 export function sourceJournal(folder: string): Journal<SourceRecord> {
-  return new Journal(`${folder}/journal`, "source", 1, (value) => v.parse(sourceRecordSchema, value));
+  return new Journal(`${folder}/journal`, "source", 2, (value) => v.parse(sourceRecordSchema, value));
 }

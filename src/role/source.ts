@@ -72,6 +72,7 @@ export class SourceRole {
           // tgt tells the holes of files only, and those are zero.
           holesReadZero: disk.isFile,
         },
+        fence: null,
       };
       try {
         const folders = roleFolders(this.#folders, "source", request.id);
@@ -125,13 +126,13 @@ export class SourceRole {
   /** Takes the export away; the disk stays. Refused while the destination is logged in, unless forced. */
   release({ id, force }: Request<"source.release">): Promise<Replies["source.release"]> {
     return this.#alone(async () => {
-      if (!listIds(this.#folders, "source").includes(id)) return { wasThere: false };
+      if (!listIds(this.#folders, "source").includes(id)) return { wasThere: false, note: null };
       const record = readOrUndefined(() => this.#journal(id).read());
       if (record !== undefined) checkSameRunFolder(record, this.#folders);
       if (!force) await this.#refuseIfInUse(id);
       if (record !== undefined) this.#journal(id).write({ ...record, state: "releasing" });
       await this.#takeAway(id);
-      return { wasThere: true };
+      return { wasThere: true, note: null };
     });
   }
 
@@ -144,7 +145,18 @@ export class SourceRole {
       try {
         const { createdAt, state, path, destination, export: { sizeBytes } } = this.#record(id);
         const source = { host: hostname(), path };
-        entries.push({ id, createdAt, state, source, destination, sizeBytes, tgtdPid, problem: null });
+        const watched = { fence: null, danger: null };
+        entries.push({
+          id,
+          createdAt,
+          state,
+          source,
+          destination,
+          sizeBytes,
+          tgtdPid,
+          ...watched,
+          problem: null,
+        });
       } catch (error) {
         // Unless it ended meanwhile.
         if (!listIds(this.#folders, "source").includes(id)) continue;
@@ -156,6 +168,8 @@ export class SourceRole {
           destination: null,
           sizeBytes: 0,
           tgtdPid,
+          fence: null,
+          danger: null,
           problem: describe(error),
         });
       }

@@ -55,6 +55,8 @@ const source: SourceEntry = {
   destination: { host: "here", path: "/dst" },
   sizeBytes: 1000,
   tgtdPid: 5,
+  fence: null,
+  danger: null,
   problem: null,
 };
 
