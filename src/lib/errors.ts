@@ -66,6 +66,28 @@ export class LockedError extends DlsmError {
   override readonly exitCode = exitCodes.locked;
 }
 
+export interface UnreachableDetails extends ErrorDetails {
+  /** The host as it was asked for, such as "root@node1". */
+  readonly host: string;
+  /** Whether this process has talked with it before: then something may have been changed there. */
+  readonly wasReached: boolean;
+}
+
+/**
+ * Another host cannot be asked: ssh or dlsm there does not come up, or the connection was lost. Whether a
+ * request that was under way had effect is unknown.
+ */
+export class UnreachableError extends DlsmError {
+  override readonly exitCode: ExitCode;
+  readonly host: string;
+
+  constructor(message: string, { host, wasReached, ...details }: UnreachableDetails) {
+    super(message, details);
+    this.host = host;
+    this.exitCode = wasReached ? exitCodes.failed : exitCodes.precondition;
+  }
+}
+
 /** The error's code as Node sets it on system errors ("ENOENT", "EACCES", …), or undefined. */
 export function errnoCode(error: unknown): string | undefined {
   if (error instanceof Error && "code" in error && typeof error.code === "string") return error.code;

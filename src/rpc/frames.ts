@@ -30,10 +30,15 @@ export function encodeBanner({ version, capabilities }: Banner): Uint8Array {
   return bytes;
 }
 
+/** The value of the capability `name=value`, or undefined. */
+export function capability(banner: Banner, name: string): string | undefined {
+  const word = banner.capabilities.find((each) => each.startsWith(`${name}=`));
+  return word?.slice(name.length + 1);
+}
+
 /** The value of the capability `name=value` as a whole number of at least 1, or undefined. */
 export function numericCapability(banner: Banner, name: string): number | undefined {
-  const word = banner.capabilities.find((capability) => capability.startsWith(`${name}=`));
-  const value = word === undefined ? NaN : Number(word.slice(name.length + 1));
+  const value = Number(capability(banner, name) ?? NaN);
   return Number.isSafeInteger(value) && value >= 1 ? value : undefined;
 }
 

@@ -33,6 +33,10 @@ export interface LinkOptions {
   readonly silentBeats?: number;
   /** How long the other side may take to say its first line; default 30,000. */
   readonly handshakeTimeoutMs?: number;
+  /** Words for the first line beside the protocol's own, such as `dlsm=1.0.0`; see `Banner`. */
+  readonly capabilities?: readonly string[];
+  /** Looks at the other side's first line; the conversation does not begin if it gives an error. */
+  refuse?(banner: Banner): RpcHandshakeError | undefined;
 }
 
 export const defaultMaxCalls = 32;
@@ -53,6 +57,7 @@ const closeGraceMs = 1000;
 export class Link {
   readonly #stream: Duplex;
   readonly #events: LinkEvents;
+  readonly #refuse: LinkOptions["refuse"];
   readonly #decoder: FrameDecoder;
   readonly #heartbeatMs: number;
   #silentBeats: number;
@@ -74,6 +79,7 @@ export class Link {
     } = options;
     this.#stream = stream;
     this.#events = events;
+    this.#refuse = options.refuse;
     this.#heartbeatMs = heartbeatMs;
     this.#silentBeats = silentBeats;
     this.#decoder = new FrameDecoder({
@@ -94,6 +100,7 @@ export class Link {
       `max-frame=${maxFrameBytes}`,
       `max-calls=${maxCalls}`,
       `beat-ms=${heartbeatMs}`,
+      ...(options.capabilities ?? []),
     ];
     this.#write(encodeBanner({ version: protocolVersion, capabilities }));
   }
@@ -165,6 +172,8 @@ export class Link {
         ),
       );
     }
+    const refusal = this.#refuse?.(banner);
+    if (refusal !== undefined) return this.close(refusal);
     clearTimeout(this.#handshakeTimer);
     this.#isReady = true;
     this.#peerMaxFrameBytes = numericCapability(banner, "max-frame") ?? defaultMaxFrameBytes;

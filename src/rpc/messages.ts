@@ -20,11 +20,13 @@ import {
   DifferenceError,
   DlsmError,
   type ErrorDetails,
+  exitCodes,
   FailedError,
   InterruptedError,
   LockedError,
   messageOf,
   PreconditionError,
+  UnreachableError,
   UsageError,
 } from "../lib/errors.ts";
 import { RemoteError, RpcProtocolError, RpcTimeoutError } from "./errors.ts";
@@ -114,12 +116,18 @@ export function errorToMessage(id: number, error: unknown): ErrorMessage {
   const message = messageOf(error);
   if (error instanceof RpcTimeoutError) return { type: "error", id, kind: "timeout", message };
   if (error instanceof DlsmError && !(error instanceof RemoteError)) {
-    const kind = Object.keys(family).find((name) => error instanceof family[name]);
+    const kind = Object.keys(family).find((name) => error instanceof family[name]) ??
+      (error instanceof UnreachableError ? unreachableKind(error) : undefined);
     if (kind !== undefined) return withHint({ type: "error", id, kind, message }, error.hint);
   }
   const stack = error instanceof Error ? error.stack : undefined;
   const internal: ErrorMessage = { type: "error", id, kind: "internal", message };
   return stack === undefined ? internal : { ...internal, stack };
+}
+
+/** That the other side cannot reach a third host is not that it cannot be reached itself. */
+function unreachableKind({ exitCode }: UnreachableError): string {
+  return exitCode === exitCodes.failed ? "FailedError" : "PreconditionError";
 }
 
 function withHint(message: ErrorMessage, hint: string | undefined): ErrorMessage {

@@ -11,6 +11,7 @@ export {
   RpcProtocolError,
   RpcTimeoutError,
 } from "./errors.ts";
+export { type Banner, capability } from "./frames.ts";
 export type { LinkOptions } from "./link.ts";
 export { joinStreams, localPair } from "./local.ts";
 export { type CallContext, type Handlers, serve, type Served } from "./server.ts";

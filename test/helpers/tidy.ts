@@ -142,6 +142,7 @@ export const pureFilesAskNobody: Rule = perLine(
 const layers = [
   ["lib"],
   ["rpc", "nbd-server", "iscsi-initiator"],
+  ["ssh"],
   ["engine", "node-iscsi-target", "report"],
   ["role"],
   ["migration"],

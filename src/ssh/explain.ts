@@ -1,0 +1,180 @@
+/** Why ssh ended, in words that help. Pure. */
+
+/** What kind of trouble; "command": the remote command ended with an error of its own. */
+export type ProblemKind =
+  | "host-key"
+  | "permission"
+  | "name"
+  | "network"
+  | "configuration"
+  | "missing"
+  | "too-old"
+  | "command"
+  | "lost";
+
+export interface Problem {
+  readonly kind: ProblemKind;
+  /** One sentence, with the host. */
+  readonly message: string;
+  readonly hint: string;
+}
+
+interface Ended {
+  readonly exitCode: number | null;
+  readonly signal: string | null;
+  readonly lines: readonly string[];
+}
+
+interface Sign {
+  readonly kind: ProblemKind;
+  readonly pattern: RegExp;
+  message(host: string, match: RegExpExecArray, isInteractive: boolean): string;
+  hint(host: string, isInteractive: boolean): string;
+}
+
+const checkNetwork = (host: string) => `check that ${host} is up and that ssh ${host} works from here`;
+
+/** In this order: ssh ends with "Host key verification failed." or "Permission denied" after what explains it. */
+const signs: readonly Sign[] = [
+  {
+    kind: "host-key",
+    pattern: /REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for \S+ has changed/,
+    message: (host) => `the host key of ${host} is not the one that is known for it`,
+    hint: (host) =>
+      `it may be another machine that answers: ask whoever runs ${host} for the fingerprint of its key; only ` +
+      "if the new one is right, take the old one out with ssh-keygen -R and connect once by hand",
+  },
+  {
+    kind: "host-key",
+    pattern: /Host key verification failed|No \S+ host key is known/,
+    message: (host) => `the host key of ${host} is not known here`,
+    hint: (host) => `connect once by hand (ssh ${host}), compare the fingerprint, and accept it`,
+  },
+  {
+    kind: "permission",
+    pattern: /Permission denied \(([^)]*)\)|Too many authentication failures/,
+    message: (host, match, isInteractive) =>
+      `ssh may not log in to ${host}: ` +
+      (match[1] === undefined
+        ? "too many keys were tried"
+        : `no key or agent was accepted${
+          /password|keyboard/.test(match[1]) && !isInteractive
+            ? ", and there is no terminal to ask for a password"
+            : ""
+        }`),
+    hint: (host) => `give this user a key that is in ${host}'s authorized_keys, or load it into an ssh agent`,
+  },
+  {
+    kind: "name",
+    pattern: /Could not resolve hostname ([^\n]*)/,
+    message: (host, match) => `the name of ${host} cannot be resolved (${match[1]})`,
+    hint: () => "check the spelling, /etc/hosts and the DNS, or add it to ~/.ssh/config",
+  },
+  {
+    kind: "network",
+    pattern: /Connection refused/,
+    message: (host) => `${host} refuses the ssh connection`,
+    hint: (host) => `check that sshd runs on ${host}, and on which port`,
+  },
+  {
+    kind: "network",
+    pattern:
+      /Connection timed out|Operation timed out|timed out during banner exchange|timed out while waiting/,
+    message: (host) => `${host} does not answer: the ssh connection timed out`,
+    hint: (host) => `check that ${host} is up, its address, and firewalls on the way`,
+  },
+  {
+    kind: "network",
+    pattern: /No route to host/,
+    message: (host) => `there is no route to ${host}, or it is down`,
+    hint: checkNetwork,
+  },
+  {
+    kind: "network",
+    pattern: /Network is unreachable/,
+    message: (host) => `the network of ${host} cannot be reached from here`,
+    hint: () => "check the addresses and routes of this host (ip route)",
+  },
+  {
+    kind: "configuration",
+    pattern:
+      /(Bad owner or permissions on .*|.*: terminating, \d+ bad configuration options|Bad configuration option:? .*|.* line \d+: .*(?:[Bb]ad|[Mm]issing|[Uu]nsupported) .*)/,
+    message: (host, match) => `ssh cannot use its configuration to reach ${host}: ${match[1]}`,
+    hint: () => "mend what ssh complains about",
+  },
+  {
+    kind: "network",
+    pattern:
+      /(kex_exchange_identification: .*|Connection (?:closed|reset) by .*|Unable to negotiate with .*)/,
+    message: (host, match) => `the ssh connection to ${host} was not accepted: ${match[1]}`,
+    hint: checkNetwork,
+  },
+];
+
+const sshFailed = 255;
+const notFound = 127;
+const notExecutable = 126;
+
+/** Undefined if ssh and the remote command ended in good order. */
+export function explainEnd(host: string, ended: Ended, isInteractive: boolean): Problem | undefined {
+  const { exitCode, signal, lines } = ended;
+  if (exitCode === 0) return undefined;
+  const text = lines.join("\n");
+  if (exitCode === sshFailed) return explainSsh(host, text, isInteractive);
+  if (exitCode === null) {
+    return {
+      kind: "lost",
+      message: signal === null ? last(lines) : `ssh to ${host} was ended by ${signal}`,
+      hint: checkNetwork(host),
+    };
+  }
+  if (exitCode === notFound || exitCode === notExecutable) {
+    return {
+      kind: "missing",
+      message: `dlsm cannot be run on ${host}: ${last(lines) || "it is not there"}`,
+      hint: `install dlsm on ${host} in a folder that is in PATH for commands run over ssh, or use --deploy`,
+    };
+  }
+  if (/there is no command "role"/.test(text)) {
+    return {
+      kind: "too-old",
+      message: `the dlsm on ${host} is too old to work with this one`,
+      hint: `install the same version of dlsm on ${host}, or use --deploy`,
+    };
+  }
+  return explainCommand(host, exitCode, lines);
+}
+
+function explainSsh(host: string, text: string, isInteractive: boolean): Problem {
+  for (const sign of signs) {
+    const match = sign.pattern.exec(text);
+    if (match === null) continue;
+    return {
+      kind: sign.kind,
+      message: sign.message(host, match, isInteractive),
+      hint: sign.hint(host, isInteractive),
+    };
+  }
+  const words = last(text.split("\n"));
+  return {
+    kind: "lost",
+    message: `ssh to ${host} failed${words === "" ? "" : `: ${words}`}`,
+    hint: checkNetwork(host),
+  };
+}
+
+/** The remote dlsm prints "error: MESSAGE", and what to do on an indented line. */
+function explainCommand(host: string, exitCode: number, lines: readonly string[]): Problem {
+  const at = lines.findLastIndex((line) => line.startsWith("error: "));
+  const said = at === -1 ? last(lines) : lines[at].slice("error: ".length);
+  const following = at === -1 ? undefined : lines[at + 1];
+  return {
+    kind: "command",
+    message: `dlsm on ${host} ended with an error: ${said || `exit code ${exitCode}`}`,
+    hint: following?.startsWith("  ") ? `on ${host}: ${following.trim()}` : `see to it on ${host}`,
+  };
+}
+
+function last(lines: readonly string[]): string {
+  return lines.findLast((line) => line.trim() !== "")?.trim() ?? "";
+}
