@@ -1,5 +1,5 @@
 /** Where the roles keep what; both kinds of folders are private (0700). */
-import { existsSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { syncFolder } from "../lib/atomic-file.ts";
 import { messageOf, PreconditionError } from "../lib/errors.ts";
@@ -49,12 +49,29 @@ export function makeNewRoleFolders(
   }
   renameSync(unnamed, state);
   syncFolder(dirname(state));
-  makeFolder(run, "DLSM_RUN_DIR");
+  makeRunFolder({ state, run });
 }
 
 /** The run folder of a migration, which a reboot takes away. Throws PreconditionError if it cannot be made. */
-export function makeRunFolder({ run }: RoleFolders): void {
+export function makeRunFolder({ state, run }: RoleFolders): void {
   makeFolder(run, "DLSM_RUN_DIR");
+  try {
+    writeFileSync(join(run, ownerName), state, { mode: 0o600 });
+  } catch {
+    // No space left, perhaps: it only helps to tell what is left over.
+  }
+}
+
+/** In a role's run folder: names its state folder, without whose journal the run folder is of no use. */
+const ownerName = "state-folder";
+
+/** The state folder that a role's run folder was made for; undefined if it does not say. */
+export function ownerOf(run: string): string | undefined {
+  try {
+    return readFileSync(join(run, ownerName), "utf8");
+  } catch {
+    return undefined;
+  }
 }
 
 function makeFolder(path: string, variable: string): void {
