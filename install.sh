@@ -21,7 +21,7 @@ END
 for_build='npm:npm libatomic.so.1:libatomic1 libstdc++.so.6:libstdc++6'
 for_use='tgtd:tgt tgtadm:tgt blkid:util-linux nsenter:util-linux mount:mount'
 for_demo='qemu-io:qemu-utils nbdinfo:libnbd-bin nbdcopy:libnbd-bin mkfs.ext4:e2fsprogs'
-for_tests='fio:fio losetup:mount setpriv:util-linux'
+for_tests='fio:fio losetup:mount setpriv:util-linux sshd:openssh-server ip:iproute2 unshare:util-linux'
 
 say() { printf '%s\n' "$*"; }
 warn() { printf 'install.sh: %s\n' "$*" >&2; }
