@@ -7,7 +7,7 @@ import { createReporter } from "../report/mod.ts";
 import { checkArguments, unknownCommand } from "./arguments.ts";
 import { attach, exportCommand, release } from "./commands/by-hand.ts";
 import { demo } from "./commands/demo.ts";
-import { drive, engine } from "./commands/hidden.ts";
+import { drive, engine, role } from "./commands/hidden.ts";
 import { migrate } from "./commands/migrate.ts";
 import { status } from "./commands/status.ts";
 import { abort, activate, cutover, limit, pause, resume, verify } from "./commands/steer.ts";
@@ -30,7 +30,7 @@ const commands: Readonly<Record<string, Command>> = {
   release,
   demo,
 };
-const hidden: Readonly<Record<string, Command>> = { engine, drive };
+const hidden: Readonly<Record<string, Command>> = { engine, drive, role };
 
 /** Known to the design, not to this version. */
 const notBuilt: Readonly<Record<string, { readonly what: string; readonly instead: string }>> = {

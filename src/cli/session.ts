@@ -19,7 +19,7 @@ import { createReporter, type MigrationStatus, type Reporter, statusLines } from
 import {
   becomeDriver,
   type DestinationEntry,
-  Host,
+  localHost,
   readDriver,
   type RoleFolders,
   roleFolders,
@@ -39,7 +39,7 @@ export interface Session extends Context {
  */
 export async function withSession<T>(reporter: Reporter, work: (session: Session) => Promise<T>): Promise<T> {
   const folders = { state: stateFolder(), run: runFolder() };
-  const host = await Host.local(folders);
+  const host = await localHost(folders);
   const interruption = new AbortController();
   const interrupt = () => {
     if (interruption.signal.aborted) process.exit(exitCodes.interrupted);
@@ -50,7 +50,7 @@ export async function withSession<T>(reporter: Reporter, work: (session: Session
     return await work({ source: host, destination: host, reporter, folders, signal: interruption.signal });
   } finally {
     for (const signal of signals) process.removeListener(signal, interrupt);
-    host.close();
+    await host.close();
   }
 }
 

@@ -13,7 +13,7 @@ import {
   statusById,
 } from "../migration/mod.ts";
 import type { DiskStatus, Reporter } from "../report/mod.ts";
-import { Host, type RoleFolders } from "../role/mod.ts";
+import { localHost, type RoleFolders } from "../role/mod.ts";
 import { Account, Reader, Writer } from "./clients.ts";
 import type { ExpectedDisk } from "./expected-disk.ts";
 import { killProcessesOf, processesOf } from "./leftovers.ts";
@@ -55,7 +55,7 @@ export interface Moved {
 /** Migrates the disk; if that fails or is interrupted, the migration is taken away again. */
 export async function move(options: MoveOptions): Promise<Moved> {
   const { folders, reporter, signal } = options;
-  const host = await Host.local(folders);
+  const host = await localHost(folders);
   // The clients stop when the migration fails, and the other way round.
   const stop = new AbortController();
   const context: Context = {
@@ -68,7 +68,7 @@ export async function move(options: MoveOptions): Promise<Moved> {
     return await new Move(options, context, stop).run();
   } finally {
     await killProcessesOf(folders);
-    host.close();
+    await host.close();
   }
 }
 

@@ -36,12 +36,16 @@ export interface SshConnection {
   readonly ended: Promise<SshEnd>;
   /** Lets ssh end: nothing more will be sent. After `graceMs` it is killed. */
   close(graceMs?: number): Promise<SshEnd>;
+  /** Ends ssh at once. */
+  kill(): void;
 }
 
 const ignoredSignals = "INT,QUIT,HUP";
 const maxLines = 100;
 const maxLineLength = 2000;
 const defaultGraceMs = 5000;
+/** Until what does not end by itself is ended the hard way. */
+const killTimeoutMs = 2000;
 /** Somebody else may hold ssh's stderr open (a shared connection in the background). */
 const lastWordsMs = 500;
 
@@ -91,6 +95,13 @@ export function connect(destination: string, errand: Errand, options: SshOptions
       if (first !== late) return first as SshEnd;
       child.kill("SIGKILL");
       return await ended;
+    },
+    kill: () => {
+      stream.destroy();
+      // On this signal it ends the proxy command that it may have started. It does not hear it while stopped.
+      child.nodeChildProcess.kill("SIGTERM");
+      const timer = setTimeout(() => child.nodeChildProcess.kill("SIGKILL"), killTimeoutMs);
+      void ended.then(() => clearTimeout(timer));
     },
   };
 }

@@ -27,6 +27,22 @@ export type Errand =
   | { readonly forwardTo: { readonly address: string; readonly port: number } };
 
 /**
+ * For a connection that carries data:
+ * - it has a TCP connection of its own, so that it neither waits for another one nor leaves one behind
+ * - a local command would write into it
+ * - a link that went silent is noticed within 20 seconds, and one that is not made within 10
+ * - below this level ssh does not say why the other host could not connect
+ */
+const forwardOptions = [
+  "ControlPath=none",
+  "PermitLocalCommand=no",
+  "ServerAliveInterval=5",
+  "ServerAliveCountMax=3",
+  "ConnectTimeout=10",
+  "LogLevel=INFO",
+];
+
+/**
  * The arguments of ssh. The user's configuration, keys, agent and known hosts are used as they are; what is
  * set here keeps settings for terminal sessions out of the way:
  * - forwards of ports are left out: a second connection could not listen on them again
@@ -38,6 +54,7 @@ export function sshArguments(destination: string, errand: Errand, isInteractive:
   checkDestination(destination);
   const options = ["ClearAllForwardings=yes", "ControlMaster=no", "RemoteCommand=none"];
   if (!isInteractive) options.push("BatchMode=yes");
+  if ("forwardTo" in errand) options.push(...forwardOptions);
   const common = ["-T", ...options.flatMap((option) => ["-o", option])];
   if ("command" in errand) return [...common, "--", destination, errand.command];
   const { address, port } = errand.forwardTo;

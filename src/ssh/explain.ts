@@ -19,7 +19,8 @@ export interface Problem {
   readonly hint: string;
 }
 
-interface Ended {
+/** How ssh ended. */
+export interface Ended {
   readonly exitCode: number | null;
   readonly signal: string | null;
   readonly lines: readonly string[];

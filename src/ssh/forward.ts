@@ -1,125 +1,74 @@
 /**
- * A TCP connection that another host makes for this one: `ssh -W`, whose stdin and stdout are the connection.
+ * A TCP connection that another host makes for this one, as the transport of an iSCSI session: `ssh -W`, whose
+ * stdin and stdout are the connection.
  *
- * The user's own configuration, keys, agent and known hosts count; host keys are checked as ever. Only what
- * would spoil the stream is set: nobody is asked for a password, no local command writes into it, and no
- * connection is shared with other sessions of ssh, which would outlive this one or make it wait.
- *
- * The child ends with its owner, whatever ends it: its stdin is closed then.
+ * ssh ends with its owner, whatever ends that: its stdin is closed then.
  */
-import { execa } from "execa";
-import { portalText } from "../iscsi-initiator/mod.ts";
-import type { Connect, TransportHandlers } from "../iscsi-initiator/mod.ts";
-import { maxStderrCharacters, whyNoForward } from "./forward-errors.ts";
-
-/** Also while it logs in; below the time that a login to a target may take. */
-const connectTimeoutSeconds = 10;
-/** A link that went silent is noticed after (count + 1) intervals. */
-const aliveIntervalSeconds = 5;
-const aliveCount = 3;
-/** A child that does not end by itself is killed. */
-const endTimeoutMs = 2000;
-/** What is still in the pipes of a child that ended is waited for, unless something else holds them open. */
-const drainTimeoutMs = 500;
-
-/** argv of ssh, without its name. `destination` as in `ssh DESTINATION`. */
-export function forwardArguments(destination: string, address: { host: string; port: number }): string[] {
-  const options = [
-    "BatchMode=yes",
-    `ConnectTimeout=${connectTimeoutSeconds}`,
-    `ServerAliveInterval=${aliveIntervalSeconds}`,
-    `ServerAliveCountMax=${aliveCount}`,
-    "ControlMaster=no",
-    "ControlPath=none",
-    "PermitLocalCommand=no",
-    // Below this level it does not say why the other host made no connection.
-    "LogLevel=INFO",
-  ];
-  const { host, port } = address;
-  return [...options.flatMap((option) => ["-o", option]), "-W", portalText(host, port), "--", destination];
-}
+import type { Connect, Transport, TransportHandlers } from "../iscsi-initiator/mod.ts";
+import { messageOf } from "../lib/errors.ts";
+import { connect, type SshConnection } from "./connection.ts";
+import { explainForward } from "./explain-forward.ts";
 
 /**
- * The transport of connections that `destination` makes. Its errors say why there is none; they end in words
- * of ssh or of the other host.
+ * Connections made by `destination`, to addresses as seen from there, one ssh each. Nobody is asked anything.
+ * The errors that the handlers are given say why there is no tunnel.
  */
 export function connectThrough(destination: string): Connect {
-  return (address, handlers) => new Forward(destination, address, handlers);
+  return ({ host, port }, handlers) => {
+    try {
+      const errand = { forwardTo: { address: host, port } };
+      return new Forward(connect(destination, errand, { isInteractive: false }), handlers);
+    } catch (error) {
+      return unmade(new Error(`no tunnel through ${destination}: ${messageOf(error)}`), handlers);
+    }
+  };
 }
 
-class Forward {
-  readonly #handlers: TransportHandlers;
-  readonly #describe: (stderr: string, ending: string) => string;
-  readonly #child;
-  #stderr = "";
+class Forward implements Transport {
+  readonly #ssh: SshConnection;
   #isOver = false;
-  #hasEnded = false;
 
-  constructor(destination: string, address: { host: string; port: number }, handlers: TransportHandlers) {
-    this.#handlers = handlers;
-    this.#describe = (stderr, ending) => whyNoForward(destination, address, stderr, ending);
-    const child = execa("ssh", forwardArguments(destination, address), {
-      stdin: "pipe",
-      stdout: "pipe",
-      stderr: "pipe",
-      encoding: "buffer",
-      buffer: false,
-      reject: false,
-      cleanup: false,
-    });
-    this.#child = child;
-    const { stdin, stdout, stderr, nodeChildProcess } = child;
-    stdout.on("data", (chunk: Uint8Array) => {
+  constructor(ssh: SshConnection, handlers: TransportHandlers) {
+    this.#ssh = ssh;
+    const { stream, destination } = ssh;
+    stream.on("data", (chunk: Uint8Array) => {
       if (!this.#isOver) handlers.onData(chunk);
     });
-    // The other side has no more to say: no more is said to it, and ssh ends.
-    stdout.on("end", () => stdin.end());
-    stderr.on("data", (chunk: Buffer) => {
-      this.#stderr = (this.#stderr + chunk.toString()).slice(-maxStderrCharacters);
+    // The far end has no more to say; ssh ends when there is no more to send either.
+    stream.on("end", () => stream.end());
+    // A broken pipe; how ssh ended says more.
+    stream.on("error", () => {});
+    void ssh.ended.then((end) => {
+      if (this.#isOver) return;
+      this.#isOver = true;
+      const problem = explainForward(destination, end);
+      handlers.onClose(problem && new Error(`no tunnel through ${destination}: ${problem.message}`));
     });
-    // Broken pipes; how ssh ended says more.
-    for (const stream of [stdin, stdout, stderr]) stream.on("error", () => {});
-    nodeChildProcess.on("error", (error) => this.#end(`it cannot be started: ${error.message}`));
-    nodeChildProcess.on("exit", (code, signal) => {
-      this.#hasEnded = true;
-      const ending = code === 0 ? undefined : signal === null ? `it ended with ${code}` : `${signal} ended it`;
-      const timer = setTimeout(() => this.#end(ending), drainTimeoutMs);
-      nodeChildProcess.once("close", () => {
-        clearTimeout(timer);
-        this.#end(ending);
-      });
-    });
-    // ssh keeps what is written until it is through.
+    // ssh keeps what it is given until it is through.
     process.nextTick(() => {
       if (!this.#isOver) handlers.onConnect();
     });
   }
 
   write(bytes: Uint8Array): void {
-    this.#child.stdin.write(bytes);
+    this.#ssh.stream.write(bytes);
   }
 
   get bufferedBytes(): number {
-    return this.#child.stdin.writableLength;
+    return this.#ssh.stream.writableLength;
   }
 
   destroy(): void {
     this.#isOver = true;
-    const { stdin, stdout, nodeChildProcess } = this.#child;
-    stdin.destroy();
-    stdout.destroy();
-    if (this.#hasEnded) return;
-    nodeChildProcess.kill("SIGTERM");
-    const timer = setTimeout(() => this.#hasEnded || nodeChildProcess.kill("SIGKILL"), endTimeoutMs);
-    nodeChildProcess.once("exit", () => clearTimeout(timer));
+    this.#ssh.kill();
   }
+}
 
-  /** `ending`: how ssh failed; undefined if the connection was closed in order. */
-  #end(ending: string | undefined): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    this.#handlers.onClose(
-      ending === undefined ? undefined : new Error(this.#describe(this.#stderr, ending)),
-    );
-  }
+/** A connection that could not even be tried. */
+function unmade(error: Error, handlers: TransportHandlers): Transport {
+  let isOver = false;
+  process.nextTick(() => {
+    if (!isOver) handlers.onClose(error);
+  });
+  return { write: () => {}, bufferedBytes: 0, destroy: () => void (isOver = true) };
 }

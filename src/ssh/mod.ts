@@ -2,3 +2,4 @@
 export { connect, type SshConnection, type SshEnd, type SshOptions } from "./connection.ts";
 export { checkDestination, type Errand } from "./destination.ts";
 export { explainEnd, type Problem, type ProblemKind } from "./explain.ts";
+export { connectThrough } from "./forward.ts";

@@ -13,7 +13,7 @@ import { execa, type Subprocess } from "execa";
 import { selfCommand } from "../../src/lib/self.ts";
 import { statusesOf } from "../../src/migration/status.ts";
 import type { MigrationStatus } from "../../src/report/mod.ts";
-import { Host } from "../../src/role/mod.ts";
+import { type Host, localHost } from "../../src/role/mod.ts";
 import { tempFolder } from "./temp.ts";
 
 export interface Ran {
@@ -84,7 +84,7 @@ export class Dlsm {
    */
   async status(id: string): Promise<MigrationStatus | undefined> {
     const { DLSM_STATE_DIR: state, DLSM_RUN_DIR: run } = this.environment;
-    this.#host ??= await Host.local({ state, run });
+    this.#host ??= await localHost({ state, run });
     const [sources, destinations] = await Promise.all([
       this.#host.ask("source.list", { id }),
       this.#host.ask("destination.list", { id }),
@@ -159,7 +159,7 @@ export class Dlsm {
 
   /** Kills what is still there. */
   async close(): Promise<void> {
-    this.#host?.close();
+    await this.#host?.close();
     for (let round = 0; round < 100; round++) {
       const left = this.processes();
       if (left.length === 0) return;

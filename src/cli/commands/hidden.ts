@@ -4,6 +4,9 @@ import { InterruptedError } from "../../lib/errors.ts";
 import { jsonOption } from "../options.ts";
 import { drive as driveMigration, reporterFor, withSession } from "../session.ts";
 import { runEngine } from "../../engine/mod.ts";
+import { runFolder, stateFolder } from "../../lib/paths.ts";
+import { serveRoles } from "../../role/mod.ts";
+import { joinStreams } from "../../rpc/mod.ts";
 
 const exitDelayMs = 500;
 
@@ -39,5 +42,25 @@ export const drive = defineCommand({
         throw new InterruptedError(`stopped; dlsm resume ${args.id} goes on`, { cause: error });
       }
     });
+  },
+});
+
+export const role = defineCommand({
+  meta: {
+    name: "role",
+    description: "Answer another host's dlsm on stdin and stdout (started over ssh)",
+    hidden: true,
+  },
+  async run() {
+    const folders = { state: stateFolder(), run: runFolder() };
+    // What is under way ends in good order, whatever becomes of the connection: who asked is seen to be gone
+    // by the end of stdin, and nobody may be there any more to read what is logged.
+    process.on("SIGHUP", () => {});
+    process.stderr.on("error", () => {});
+    try {
+      await serveRoles(folders, joinStreams(process.stdin, process.stdout));
+    } finally {
+      setTimeout(() => process.exit(), exitDelayMs).unref();
+    }
   },
 });

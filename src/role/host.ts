@@ -1,0 +1,69 @@
+/** What this host says about itself. */
+import { readlinkSync } from "node:fs";
+import { hostname, userInfo } from "node:os";
+import { DlsmError } from "../lib/errors.ts";
+import { bootId } from "../lib/process-id.ts";
+import { version } from "../lib/version.ts";
+import type { HostFacts, HostReplies } from "./host-messages.ts";
+import type { RoleFolders } from "./layout.ts";
+import type { Request } from "./messages.ts";
+import { remoteHost } from "./remote-host.ts";
+
+/** For a host that is only to be tried, connecting included. */
+const reachTimeoutMs = 30_000;
+
+export class HostRole {
+  readonly #folders: RoleFolders;
+
+  constructor(folders: RoleFolders) {
+    this.#folders = folders;
+  }
+
+  describe(): HostFacts {
+    return {
+      hostname: hostname(),
+      version,
+      uid: process.getuid?.() ?? 0,
+      user: userName(),
+      bootId: bootId(),
+      networkId: readlinkSync("/proc/self/ns/net"),
+      stateFolder: this.#folders.state,
+      runFolder: this.#folders.run,
+      ssh: sshAddresses(process.env.SSH_CONNECTION),
+      runtime: runtime(),
+    };
+  }
+
+  async reachSsh({ destination }: Request<"host.reachSsh">): Promise<HostReplies["host.reachSsh"]> {
+    const other = remoteHost(destination, { isInteractive: false });
+    try {
+      await other.ask("host.describe", {}, { timeoutMs: reachTimeoutMs });
+      return { problem: null };
+    } catch (error) {
+      if (!(error instanceof DlsmError)) throw error;
+      return { problem: error.message };
+    } finally {
+      await other.close();
+    }
+  }
+}
+
+/** Of `SSH_CONNECTION`: "client-address client-port server-address server-port". */
+function sshAddresses(variable: string | undefined): HostFacts["ssh"] {
+  const words = variable?.split(" ") ?? [];
+  return words.length === 4 ? { clientAddress: words[0], serverAddress: words[2] } : null;
+}
+
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    // A user without an entry in /etc/passwd.
+    return String(process.getuid?.() ?? "");
+  }
+}
+
+function runtime(): string {
+  const { deno } = process.versions as { readonly deno?: string };
+  return deno === undefined ? `node ${process.versions.node}` : `deno ${deno}`;
+}
