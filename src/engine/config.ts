@@ -4,6 +4,8 @@ import { Journal } from "../lib/journal.ts";
 
 const bytes = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const text = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
+/** No option of ssh, and nothing that a proxy command's shell would take apart. */
+const sshDestination = v.pipe(v.string(), v.regex(/^[A-Za-z0-9_][\w.@:%+~-]{0,254}$/));
 const credentials = v.object({ user: text, secret: text });
 
 /** Everything that is needed to read the source's export. A secret. */
@@ -20,6 +22,8 @@ export const sourceExportSchema = v.object({
   blockBytes: v.picklist([512, 4096]),
   /** What the target calls deallocated is known to read as zeroes. */
   holesReadZero: v.boolean(),
+  /** The ssh destination that `address` is reached through, as seen from there; null: it is reached as it is. */
+  tunnel: v.optional(v.nullable(sshDestination), null),
 });
 export type SourceExport = v.InferOutput<typeof sourceExportSchema>;
 

@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../lib/errors.ts";
 import { IscsiError, QueueFullError, Session } from "../iscsi-initiator/mod.ts";
+import { connectThrough } from "../ssh/mod.ts";
 import type { SourceExport } from "./config.ts";
 import type { Lane, Source, SourceExtent } from "./source.ts";
 
@@ -108,7 +109,7 @@ export class IscsiSource implements Source {
   }
 
   #openSession(lane: Lane, isidQualifier: number): Session {
-    const { address, port, targetName, chap, sizeBytes, serial } = this.#export;
+    const { address, port, targetName, chap, sizeBytes, serial, tunnel } = this.#export;
     const session = new Session({
       host: address,
       port,
@@ -117,6 +118,7 @@ export class IscsiSource implements Source {
       isidQualifier,
       chap: { ...chap.incoming, target: chap.outgoing },
       retryFirst: true,
+      ...(tunnel === null ? {} : { connect: connectThrough(tunnel) }),
       verifyIdentity: (identity) => {
         if (identity.sizeBytes !== sizeBytes || identity.serial !== serial) {
           throw new Error(

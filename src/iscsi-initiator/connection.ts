@@ -83,6 +83,8 @@ export class Connection {
   /** Of the login, then of the logout. */
   #deadlineMs: number;
   readonly #keepalive: Keepalive;
+  /** The target said something. */
+  #hasHeard = false;
   /** When a command was last under way or possible. */
   #usableMs = 0;
   /** Why the logout was sent, and what the target asked to wait after it. */
@@ -101,7 +103,10 @@ export class Connection {
     this.#login = new LoginNegotiation(settings);
     this.#wire = new Wire(settings.connect, address, settings.initialCmdSN, loginSegmentBytes, {
       onConnect: () => this.#onConnect(),
-      onBytes: () => this.#keepalive.onBytes(settings.clock.nowMs()),
+      onBytes: () => {
+        this.#hasHeard = true;
+        this.#keepalive.onBytes(settings.clock.nowMs());
+      },
       onHeader: (header) => this.#onHeader(header),
       onPdu: (header, data) => this.#onPdu(header, data),
       onChunkEnd: () => owner.onRoom(),
@@ -182,10 +187,12 @@ export class Connection {
 
   #onTransportClose(error: Error | undefined): void {
     if (error === undefined) return this.destroy(new TransportError("the target closed the connection"));
-    const { host, port } = this.#place;
+    const portal = portalText(this.#place.host, this.#place.port);
     const what = this.#state === "connecting"
-      ? `no connection to ${portalText(host, port)}`
-      : "connection lost";
+      ? `no connection to ${portal}`
+      : this.#hasHeard
+      ? "connection lost"
+      : `no answer from ${portal}`;
     this.destroy(new TransportError(`${what}: ${error.message}`, error));
   }
 
