@@ -28,6 +28,12 @@ export function compareDisk(known: KnownDisk, path: string): "same" | "different
   return known.stableId === now.stableId ? "same" : "different";
 }
 
+/** Whether another disk has the path now, also one that was given the number of the known one in this boot. */
+export function isOtherDisk(known: KnownDisk, path: string): boolean {
+  if (compareDisk(known, path) === "different") return true;
+  return known.bootId === bootId() && known.stableId !== knownDisk(path).stableId;
+}
+
 /** One disk, whatever path leads to it: the device number of a device, device and inode of a file. */
 export function diskIdentity(stats: BigIntStats): string {
   return stats.isBlockDevice()

@@ -49,7 +49,8 @@ export function standsOn(path: string): string[] {
 export function diskUsers(path: string, exceptPids: readonly number[] = []): DiskUser[] {
   const stats = statSync(path, { bigint: true });
   const identity = diskIdentity(stats);
-  const users = processes(new Set([identity]), new Set([process.pid, ...exceptPids]));
+  const names = [identity, ...(stats.isBlockDevice() ? otherNames(deviceName(stats.rdev)) : [])];
+  const users = processes(new Set(names), new Set([process.pid, ...exceptPids]));
   const devices = stats.isBlockDevice() ? [deviceName(stats.rdev)] : loopDevicesOn(path);
   if (!stats.isBlockDevice()) {
     for (const device of devices) {
@@ -64,6 +65,22 @@ export function diskUsers(path: string, exceptPids: readonly number[] = []): Dis
   }
   users.push(...mountsOf(family.all), ...swapsOn(family.names));
   return users;
+}
+
+/**
+ * Identities of what a device's bytes can be written through as well: its partitions, the disk that it is a
+ * partition of, the file behind a loop device.
+ */
+function otherNames(device: string): string[] {
+  const folder = `/sys/dev/block/${device}`;
+  const names = withParts([device]).all.map((part) => `dev:${part}`);
+  if (existsSync(`${folder}/partition`)) names.push(`dev:${lines(`${realpathSync(folder)}/../dev`)[0]}`);
+  const backing = lines(`${folder}/loop/backing_file`)[0];
+  const stats = backing === undefined
+    ? undefined
+    : statSync(backing, { bigint: true, throwIfNoEntry: false });
+  if (stats !== undefined) names.push(diskIdentity(stats));
+  return names;
 }
 
 /** `users` in words, for a message. */

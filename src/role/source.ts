@@ -13,6 +13,7 @@ import { adoptDaemon, type Daemon, endStrays, isTgtError, startDaemon } from "..
 import { cannotTell, inspectSource, place } from "./disk-facts.ts";
 import { compareDisk, knownDisk } from "./disk-identity.ts";
 import { diskUsers } from "./disk-users.ts";
+import { FenceWatch } from "./fence-watch.ts";
 import { hashExtents } from "./hash.ts";
 import {
   checkRunFolder,
@@ -26,12 +27,14 @@ import {
   roleFolders,
 } from "./layout.ts";
 import type { Replies, Request, SourceEntry } from "./messages.ts";
+import { behindFence, fenceDisk, keepFence, unfenceDisk } from "./source-fence.ts";
 import { sourceJournal, type SourceRecord } from "./source-journal.ts";
 
 const lockTimeoutMs = 60_000;
 
 export class SourceRole {
   readonly #folders: RoleFolders;
+  readonly #watch = new FenceWatch();
 
   constructor(folders: RoleFolders) {
     this.#folders = folders;
@@ -97,7 +100,10 @@ export class SourceRole {
       const daemon = await this.#daemon(id);
       if (record.state === "exported" && daemon !== undefined) {
         const targets = await daemon.targets();
-        if (targets.some(({ name }) => name === record.export.targetName)) return record.export;
+        if (targets.some(({ name }) => name === record.export.targetName)) {
+          await keepFence(this.#journal(id));
+          return record.export;
+        }
       }
       await daemon?.stop();
       const disk = inspectSource(record.path);
@@ -108,7 +114,8 @@ export class SourceRole {
           hint: "bring the disk back to this path",
         });
       }
-      return await this.#serve({ ...record, ...knownDisk(disk.path), runFolder: this.#folders.run });
+      const known = { ...record, ...knownDisk(disk.path), runFolder: this.#folders.run };
+      return await behindFence(this.#journal(id), known, (ready) => this.#serve(ready));
     });
   }
 
@@ -116,6 +123,28 @@ export class SourceRole {
   async writers({ id }: Request<"source.writers">): Promise<Replies["source.writers"]> {
     const daemon = await this.#daemon(id);
     return diskUsers(this.#record(id).path, daemon === undefined ? [] : [daemon.pid]);
+  }
+
+  /** Makes the disk read-only for the time after the hand-off. Can be repeated. */
+  fence({ id, force }: Request<"source.fence">): Promise<Replies["source.fence"]> {
+    return this.#alone(async () => {
+      const record = this.#record(id);
+      if (record.state !== "exported") {
+        throw new PreconditionError(
+          `the export of ${place(record.path)} (${id}) is not in use: it is ${record.state}`,
+          {
+            hint: `see dlsm status ${id}`,
+          },
+        );
+      }
+      const daemon = await this.#daemon(id);
+      return await fenceDisk(this.#journal(id), record, force, daemon === undefined ? [] : [daemon.pid]);
+    });
+  }
+
+  /** Gives the disk back as it was before `fence`. Can be repeated. */
+  unfence({ id, force }: Request<"source.unfence">): Promise<Replies["source.unfence"]> {
+    return this.#alone(() => unfenceDisk(this.#journal(id), this.#record(id), force === true));
   }
 
   async hash({ id, pieces }: Request<"source.hash">): Promise<Uint8Array[]> {
@@ -130,9 +159,12 @@ export class SourceRole {
       const record = readOrUndefined(() => this.#journal(id).read());
       if (record !== undefined) checkSameRunFolder(record, this.#folders);
       if (!force) await this.#refuseIfInUse(id);
-      if (record !== undefined) this.#journal(id).write({ ...record, state: "releasing" });
+      const note = record === undefined
+        ? "whether the source was made read-only is not known, because its journal cannot be read"
+        : (await unfenceDisk(this.#journal(id), record, force)).note;
+      if (record !== undefined) this.#journal(id).write({ ...record, fence: null, state: "releasing" });
       await this.#takeAway(id);
-      return { wasThere: true, note: null };
+      return { wasThere: true, note };
     });
   }
 
@@ -143,9 +175,13 @@ export class SourceRole {
       if (only !== undefined && id !== only) continue;
       const tgtdPid = (await this.#daemon(id))?.pid ?? null;
       try {
-        const { createdAt, state, path, destination, export: { sizeBytes } } = this.#record(id);
+        const record = this.#record(id);
+        const { createdAt, state, path, destination, export: { sizeBytes } } = record;
         const source = { host: hostname(), path };
-        const watched = { fence: null, danger: null };
+        const watched = {
+          fence: record.fence?.baseline ? { kinds: record.fence.kinds } : null,
+          danger: this.#watch.danger(record, tgtdPid === null ? [] : [tgtdPid]),
+        };
         entries.push({
           id,
           createdAt,
