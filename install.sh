@@ -92,50 +92,56 @@ ensure_packages() {
 apt_install() {
   say "installing Debian packages: $*"
   export DEBIAN_FRONTEND=noninteractive
-  is_tgt_new=no
-  case " $* " in *' tgt '*) is_tgt_installed || is_tgt_new=yes ;; esac
-  [ $is_tgt_new = no ] || hold_tgt_service
+  new_services=''
+  for service in tgt:tgt openssh-server:ssh; do
+    case " $* " in *" ${service%:*} "*) is_installed "${service%:*}" || new_services="$new_services $service" ;; esac
+  done
+  [ -z "$new_services" ] || hold_services
 
   set -- apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
-  is_installed=no
+  is_done=no
   if [ -n "$(find /var/lib/apt/lists -name '*_Packages*' 2>/dev/null)" ]; then
     # Lists that are too old name files that are gone: the second attempt, with new lists, says what is wrong.
-    quietly "$@" 2>/dev/null && is_installed=yes
+    quietly "$@" 2>/dev/null && is_done=yes
   fi
-  if [ $is_installed = no ]; then
-    quietly apt-get update -q -o DPkg::Lock::Timeout=300 && quietly "$@" && is_installed=yes
+  if [ $is_done = no ]; then
+    quietly apt-get update -q -o DPkg::Lock::Timeout=300 && quietly "$@" && is_done=yes
   fi
 
-  if [ $is_tgt_new = yes ] && is_tgt_installed; then disable_tgt_service; fi
-  [ $is_installed = yes ] || fail "apt-get failed, see above; then run install.sh again"
+  for service in $new_services; do
+    if is_installed "${service%:*}"; then disable_service "${service#*:}"; fi
+  done
+  [ $is_done = yes ] || fail "apt-get failed, see above; then run install.sh again"
 }
 
-is_tgt_installed() {
-  [ "$(dpkg-query -W -f '${db:Status-Status}' tgt 2>/dev/null)" = installed ]
+is_installed() {
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
 
-# Debian starts tgt as a service, which listens on every address of the machine. dlsm starts daemons of its
-# own and has no use for it, so a service that comes only by this installation is not started. One that was
-# there before is not touched. (policy-rc.d: what may start while packages are installed.)
-hold_tgt_service() {
+# Debian starts tgt and ssh as services, which listen on every address of the machine. dlsm and its tests start
+# daemons of their own and have no use for them, so a service that comes only by this installation is not
+# started. One that was there before is not touched. (policy-rc.d: what may start while packages are installed.)
+hold_services() {
   [ ! -e /usr/sbin/policy-rc.d ] || return 0
   policy=/usr/sbin/policy-rc.d
-  cat >$policy <<'END'
-#!/bin/sh
-# Made by dlsm's install.sh for the time of one installation.
-case $1 in tgt | tgt.service) exit 101 ;; esac
-END
+  {
+    say '#!/bin/sh'
+    say "# Made by dlsm's install.sh for the time of one installation."
+    for service in $new_services; do
+      say "case \$1 in ${service#*:} | ${service#*:}.s*) exit 101 ;; esac"
+    done
+  } >$policy
   chmod 755 $policy
 }
 
-disable_tgt_service() {
+disable_service() {
   rm -f "$policy"
   policy=''
-  update-rc.d tgt disable >/dev/null 2>&1 || true
-  deb-systemd-helper disable tgt.service >/dev/null 2>&1 || true
+  update-rc.d "$1" disable >/dev/null 2>&1 || true
+  deb-systemd-helper disable "$1.service" >/dev/null 2>&1 || true
   # Where somebody else's policy-rc.d let it start.
-  [ ! -d /run/systemd/system ] || systemctl disable --now tgt.service >/dev/null 2>&1 || true
-  say "the tgt service is off: dlsm does not need it (systemctl enable --now tgt)"
+  [ ! -d /run/systemd/system ] || systemctl disable --now "$1.service" >/dev/null 2>&1 || true
+  say "the $1 service is off: dlsm does not need it (systemctl enable --now $1)"
 }
 
 # --- Node packages, build ---
