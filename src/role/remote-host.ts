@@ -12,18 +12,30 @@ import {
   RpcProtocolError,
   RpcTimeoutError,
 } from "../rpc/mod.ts";
-import { checkDestination, connect, explainEnd, type Problem, type SshConnection } from "../ssh/mod.ts";
+import {
+  checkDestination,
+  connect,
+  deploy,
+  deployedHash,
+  deployedRoleCommand,
+  explainEnd,
+  type Problem,
+  roleCommand,
+  type SshConnection,
+  SshFailedError,
+} from "../ssh/mod.ts";
 import type { AskOptions, Host } from "./asking.ts";
 import { openConversation, OtherVersionError } from "./conversation.ts";
 import type { HostFacts } from "./host-messages.ts";
 import type { Replies, Request, RequestName } from "./messages.ts";
-import { roleCommand } from "./role-command.ts";
 
 export interface RemoteHostOptions {
   /** Whether ssh may ask questions; default: whether this process has a terminal on stdin. */
   readonly isInteractive?: boolean;
   /** Called with "HOST: line" for what ssh and the dlsm there say on stderr. */
   onLog?(line: string): void;
+  /** Copies this dlsm there before it connects for the first time, and uses that one; default: false. */
+  readonly deploy?: boolean;
   /** Heartbeats and the like. */
   readonly link?: LinkOptions;
 }
@@ -51,6 +63,8 @@ class RemoteHost implements Host {
   readonly #isInteractive: boolean;
   #conversation: Promise<Conversation> | undefined;
   #facts: Promise<HostFacts> | undefined;
+  /** Of the dlsm that was copied there. */
+  #deployed: string | undefined;
   #wasReached = false;
   #isClosed = false;
 
@@ -113,8 +127,9 @@ class RemoteHost implements Host {
   }
 
   async #open(): Promise<Conversation> {
-    const log = new HeldLog((line) => this.#options.onLog?.(`${this.reach}: ${line}`), this.#isInteractive);
-    const ssh = connect(this.reach, { command: roleCommand() }, {
+    const command = await this.#command();
+    const log = new HeldLog((line) => this.#log(line), this.#isInteractive);
+    const ssh = connect(this.reach, { command }, {
       isInteractive: this.#isInteractive,
       onLog: (line) => log.add(line),
     });
@@ -135,6 +150,24 @@ class RemoteHost implements Host {
       const { message, hint } = this.#explain(await end) ?? this.#plain(error, (await end).lines.at(-1));
       throw this.#unreachable(message, hint, error);
     }
+  }
+
+  async #command(): Promise<string> {
+    if (this.#options.deploy !== true) return roleCommand(deployedHash(process.execPath));
+    try {
+      this.#deployed ??= (await deploy(this.reach, {
+        isInteractive: this.#isInteractive,
+        onLog: (line) => this.#log(line),
+      })).sha256;
+    } catch (error) {
+      if (error instanceof SshFailedError) throw this.#unreachable(error.message, error.hint, error);
+      throw error;
+    }
+    return deployedRoleCommand(this.#deployed);
+  }
+
+  #log(line: string): void {
+    this.#options.onLog?.(`${this.reach}: ${line}`);
   }
 
   #explain(end: Awaited<SshConnection["ended"]>): Problem | undefined {

@@ -30,6 +30,7 @@ export interface SshEnd {
 
 export interface SshConnection {
   readonly destination: string;
+  readonly isInteractive: boolean;
   readonly stream: Duplex;
   readonly pid: number | undefined;
   /** Resolves (never rejects) when ssh has ended and said all it had to say. */
@@ -81,13 +82,16 @@ export function connect(destination: string, errand: Errand, options: SshOptions
     });
   });
   const stream = joinStreams(child.stdout, child.stdin);
+  // Whoever uses the stream hears of errors as well; when nobody does, they are no bug.
+  stream.on("error", () => {});
   return {
     destination,
+    isInteractive,
     stream,
     pid: child.pid,
     ended,
     close: async (graceMs = defaultGraceMs) => {
-      if (!stream.writableEnded) stream.end();
+      if (!stream.writableEnded && !stream.destroyed) stream.end();
       // Whoever reads no more must not keep ssh waiting.
       stream.resume();
       const late = Symbol("late");

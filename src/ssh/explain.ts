@@ -116,7 +116,7 @@ const sshFailed = 255;
 const notFound = 127;
 const notExecutable = 126;
 
-/** Undefined if ssh and the remote command ended in good order. */
+/** Undefined if ssh and the remote command ended in good order, or without a word about why not. */
 export function explainEnd(host: string, ended: Ended, isInteractive: boolean): Problem | undefined {
   const { exitCode, signal, lines } = ended;
   if (exitCode === 0) return undefined;
@@ -143,7 +143,7 @@ export function explainEnd(host: string, ended: Ended, isInteractive: boolean): 
       hint: `install the same version of dlsm on ${host}, or use --deploy`,
     };
   }
-  return explainCommand(host, exitCode, lines);
+  return explainCommand(host, lines);
 }
 
 function explainSsh(host: string, text: string, isInteractive: boolean): Problem {
@@ -165,14 +165,14 @@ function explainSsh(host: string, text: string, isInteractive: boolean): Problem
 }
 
 /** The remote dlsm prints "error: MESSAGE", and what to do on an indented line. */
-function explainCommand(host: string, exitCode: number, lines: readonly string[]): Problem {
+function explainCommand(host: string, lines: readonly string[]): Problem | undefined {
   const at = lines.findLastIndex((line) => line.startsWith("error: "));
-  const said = at === -1 ? last(lines) : lines[at].slice("error: ".length);
-  const following = at === -1 ? undefined : lines[at + 1];
+  if (at === -1) return undefined;
+  const hint = lines[at + 1]?.startsWith("  ") ? lines[at + 1].trim() : undefined;
   return {
     kind: "command",
-    message: `dlsm on ${host} ended with an error: ${said || `exit code ${exitCode}`}`,
-    hint: following?.startsWith("  ") ? `on ${host}: ${following.trim()}` : `see to it on ${host}`,
+    message: `dlsm on ${host} ended with an error: ${lines[at].slice("error: ".length)}`,
+    hint: hint === undefined ? `see to it on ${host}` : `on ${host}: ${hint}`,
   };
 }
 
