@@ -19,6 +19,9 @@ const notBuilt: Readonly<Record<string, readonly [what: string, instead: string]
   ],
 };
 
+/** As the hint of a command's last positional: any number of them. */
+const repeatable = "…";
+
 /** Flags that every command has. */
 const everywhere: ArgsDef = { help: { type: "boolean", alias: "h" } };
 
@@ -158,7 +161,8 @@ class Checker {
   }
 
   #positional(word: string): void {
-    if (this.#positionalCount >= this.#positionals.length) {
+    const isRepeatable = this.#positionals.at(-1)?.definition.valueHint === repeatable;
+    if (this.#positionalCount >= this.#positionals.length && !isRepeatable) {
       const names = this.#positionals.map(({ name }) => name.toUpperCase()).join(" ");
       throw this.#error(
         `unexpected argument "${word}"`,

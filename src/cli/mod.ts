@@ -7,6 +7,7 @@ import { createReporter } from "../report/mod.ts";
 import { checkArguments, unknownCommand } from "./arguments.ts";
 import { attach, exportCommand, release } from "./commands/by-hand.ts";
 import { demo } from "./commands/demo.ts";
+import { doctor } from "./commands/doctor.ts";
 import { drive, engine, role } from "./commands/hidden.ts";
 import { migrate } from "./commands/migrate.ts";
 import { status } from "./commands/status.ts";
@@ -28,6 +29,7 @@ const commands: Readonly<Record<string, Command>> = {
   export: exportCommand,
   attach,
   release,
+  doctor,
   demo,
 };
 const hidden: Readonly<Record<string, Command>> = { engine, drive, role };
@@ -37,10 +39,6 @@ const notBuilt: Readonly<Record<string, { readonly what: string; readonly instea
   rebalance: {
     what: "rebalancing pools",
     instead: "move single disks with dlsm migrate",
-  },
-  doctor: {
-    what: "looking after hosts",
-    instead: "dlsm status lists what is under way; dlsm migrate says what is missing",
   },
 };
 

@@ -64,6 +64,11 @@ export function runFolder(): string {
   return run.path;
 }
 
+/** Both folders of this process; nothing is looked at or made. */
+export function ownFolders(): Folders {
+  return chooseFolders(surroundings());
+}
+
 function surroundings(): Surroundings {
   return { environment: process.env, uid: ownUid(), home: homedir() };
 }

@@ -17,4 +17,4 @@ export type {
   Target,
   Traffic,
 } from "./types.ts";
-export type { ViewKind } from "./view.ts";
+export { canKeepReadOnly, type ViewKind } from "./view.ts";

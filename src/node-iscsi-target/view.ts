@@ -63,6 +63,11 @@ export async function chooseNamespace(): Promise<Namespace> {
   return result.exitCode === 0 ? namespace : "none";
 }
 
+/** Whether tgtd can be kept here from opening files for writing. */
+export async function canKeepReadOnly(): Promise<boolean> {
+  return await chooseNamespace() !== "none";
+}
+
 function hasCapabilities(needed: bigint): boolean {
   try {
     const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];

@@ -145,7 +145,7 @@ const layers = [
   ["ssh"],
   ["engine", "node-iscsi-target", "report"],
   ["role"],
-  ["migration"],
+  ["migration", "doctor"],
   ["demo"],
   ["demo"],
   ["cli"],

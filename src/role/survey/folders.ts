@@ -1,0 +1,85 @@
+/** The state and the run folder: whether they can be used, and where they lie. */
+import { accessSync, constants, readFileSync, realpathSync, statfsSync } from "node:fs";
+import { DlsmError, errnoCode, messageOf } from "../../lib/errors.ts";
+import { ensureFolder } from "../../lib/paths.ts";
+import { formatSize } from "../../lib/units.ts";
+import type { RoleFolders } from "../layout.ts";
+import { type Finding, missing, note, ok } from "./finding.ts";
+
+/** Journals are small, residency maps take 64 MiB for each TiB: less than this is soon gone. */
+const littleBytes = 256 * 1024 * 1024;
+const noneBytes = 1024 * 1024;
+/** statfs(2): f_type of tmpfs and ramfs. */
+const memoryTypes = [0x01021994, 0x858458f6];
+
+export function folderFindings({ state, run }: RoleFolders): Finding[] {
+  return [
+    ...folderFinding("state-folder", state, "DLSM_STATE_DIR"),
+    ...folderFinding("run-folder", run, "DLSM_RUN_DIR"),
+  ];
+}
+
+function folderFinding(check: string, path: string, variable: string): Finding[] {
+  const refuse = (problem: string, hint: string) => [missing(check, path, problem, hint)];
+  try {
+    ensureFolder({ path, isShared: false }, check.replace("-", " "), variable);
+    accessSync(path, constants.W_OK | constants.X_OK | constants.R_OK);
+  } catch (error) {
+    if (error instanceof DlsmError) return refuse(error.message, error.hint ?? "");
+    const why = errnoCode(error) === "EROFS" ? "the file system is read-only" : messageOf(error);
+    return refuse(
+      `${path} cannot be written: ${why}`,
+      `make it writable for this user, or name another folder in ${variable}`,
+    );
+  }
+  const { type, bavail, bsize } = statfsSync(path);
+  const freeBytes = bavail * bsize;
+  const isMemory = memoryTypes.includes(type);
+  const where = `${path}, ${formatSize(freeBytes)} free on ${fileSystemOf(path)}`;
+  const more = check === "state-folder"
+    ? isMemory ? [inMemory(check, path, where)] : []
+    : isMemory
+    ? []
+    : [onDisk(check, path, where)];
+  if (freeBytes < noneBytes) {
+    return [...more, missing(check, path, `${where}: there is no space`, "make space there")];
+  }
+  if (freeBytes < littleBytes && check === "state-folder") {
+    return [...more, note(check, path, `${where}, which is little`, "make space there")];
+  }
+  return more.length > 0 ? more : [ok(check, path, where)];
+}
+
+function inMemory(check: string, path: string, where: string): Finding {
+  return note(
+    check,
+    path,
+    `${where}: a reboot empties it, and no migration under way survives that`,
+    "name a folder on a disk in DLSM_STATE_DIR",
+  );
+}
+
+function onDisk(check: string, path: string, where: string): Finding {
+  return note(
+    check,
+    path,
+    `${where}: it is meant to be in memory (tmpfs), where marking a write costs least`,
+    "name a folder on a tmpfs such as /run in DLSM_RUN_DIR, while no migration is under way",
+  );
+}
+
+/** Type and mount point, such as "ext4 at /var"; of the last mount that the path lies on. */
+function fileSystemOf(path: string): string {
+  try {
+    const real = realpathSync(path);
+    // "36 35 98:0 /root /mount/point options … - type source superoptions" (proc_pid_mountinfo(5)).
+    const mounts = readFileSync("/proc/self/mountinfo", "utf8").trim().split("\n").map((line) => {
+      const [before, after] = line.split(" - ");
+      return { point: before.split(" ")[4], type: after.split(" ")[0] };
+    }).filter(({ point }) => point === "/" || real === point || real.startsWith(`${point}/`));
+    const last = mounts.reduce((best, each) => each.point.length >= best.point.length ? each : best);
+    return `${last.type} at ${last.point}`;
+  } catch {
+    return "its file system";
+  }
+}
