@@ -1,9 +1,23 @@
 /** What a host can be asked about itself, whatever its part in a migration. Pure. */
 import * as v from "valibot";
+import type { Cleaned, Finding } from "./survey/finding.ts";
+
+const address = v.pipe(v.string(), v.ip());
 
 export const hostRequests = {
   "host.describe": v.object({}),
+  "host.route": v.object({ to: address }),
+  "host.probe": v.object({
+    address,
+    port: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535)),
+    timeoutMs: v.pipe(v.number(), v.minValue(1), v.maxValue(60_000)),
+  }),
   "host.reachSsh": v.object({ destination: v.pipe(v.string(), v.minLength(1), v.maxLength(255)) }),
+  /** Listens at an address of this host for a moment, so that another one can probe it. */
+  "host.openPort": v.object({ address, forMs: v.pipe(v.number(), v.minValue(1), v.maxValue(60_000)) }),
+  "host.clock": v.object({}),
+  "host.survey": v.object({}),
+  "host.clean": v.object({}),
 } as const;
 
 export interface HostFacts {
@@ -26,6 +40,18 @@ export interface HostFacts {
 
 export interface HostReplies {
   "host.describe": HostFacts;
+  /** The address that packets to there leave with; null: why there is none. */
+  "host.route": { readonly sourceAddress: string | null; readonly problem: string | null };
+  /** Null: a TCP connection was made, and closed again. */
+  "host.probe": { readonly problem: string | null };
   /** Null: it can run dlsm there. */
   "host.reachSsh": { readonly problem: string | null };
+  /** Null: why there is none. */
+  "host.openPort": { readonly port: number | null; readonly problem: string | null };
+  /** Milliseconds since 1970, UTC, by this host's clock. */
+  "host.clock": { readonly nowMs: number };
+  /** What it can do, what is missing, what was left behind. */
+  "host.survey": Finding[];
+  /** What was provably left over and is removed now, as far as it could be. */
+  "host.clean": Cleaned[];
 }

@@ -4,10 +4,15 @@ import { hostname, userInfo } from "node:os";
 import { DlsmError } from "../lib/errors.ts";
 import { bootId } from "../lib/process-id.ts";
 import { version } from "../lib/version.ts";
+import { DestinationRole } from "./destination.ts";
 import type { HostFacts, HostReplies } from "./host-messages.ts";
 import type { RoleFolders } from "./layout.ts";
 import type { Request } from "./messages.ts";
+import { findRoute, probePortal } from "./network.ts";
+import { openPort } from "./open-port.ts";
 import { remoteHost } from "./remote-host.ts";
+import { SourceRole } from "./source.ts";
+import { clean, survey } from "./survey/survey.ts";
 
 /** For a host that is only to be tried, connecting included. */
 const reachTimeoutMs = 30_000;
@@ -34,6 +39,14 @@ export class HostRole {
     };
   }
 
+  route({ to }: Request<"host.route">): Promise<HostReplies["host.route"]> {
+    return findRoute(to);
+  }
+
+  probe({ address, port, timeoutMs }: Request<"host.probe">): Promise<HostReplies["host.probe"]> {
+    return probePortal(address, port, timeoutMs);
+  }
+
   async reachSsh({ destination }: Request<"host.reachSsh">): Promise<HostReplies["host.reachSsh"]> {
     const other = remoteHost(destination, { isInteractive: false });
     try {
@@ -45,6 +58,25 @@ export class HostRole {
     } finally {
       await other.close();
     }
+  }
+
+  openPort({ address, forMs }: Request<"host.openPort">): Promise<HostReplies["host.openPort"]> {
+    return openPort(address, forMs);
+  }
+
+  clock(): HostReplies["host.clock"] {
+    return { nowMs: Date.now() };
+  }
+
+  survey(): Promise<HostReplies["host.survey"]> {
+    return survey(this.#folders, this.describe(), async () => ({
+      sources: await new SourceRole(this.#folders).list({}),
+      destinations: await new DestinationRole(this.#folders).list({}),
+    }));
+  }
+
+  clean(): Promise<HostReplies["host.clean"]> {
+    return clean(this.#folders);
   }
 }
 

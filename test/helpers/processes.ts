@@ -1,7 +1,9 @@
 /** The processes behind a migration, by what they are, and their end. */
 import { readFileSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { type Dlsm, kill } from "./dlsm.ts";
+import { until } from "./until.ts";
+
+export { until };
 
 export type Part = "engine" | "tgtd" | "driver";
 
@@ -50,13 +52,4 @@ export async function within<T>(promise: Promise<T>, what: string, timeoutMs = 6
     timer = setTimeout(() => reject(new Error(`not within ${timeoutMs} ms: ${what}`)), timeoutMs);
   });
   return await Promise.race([promise, late]).finally(() => clearTimeout(timer));
-}
-
-/** Polls until it is so. */
-export async function until(isSo: () => boolean, what: string, timeoutMs = 30_000): Promise<void> {
-  const deadline = performance.now() + timeoutMs;
-  while (!isSo()) {
-    if (performance.now() > deadline) throw new Error(`never: ${what}`);
-    await sleep(10);
-  }
 }
