@@ -17,6 +17,9 @@ const attachTimeoutMs = 20_000;
 const callTimeoutMs = 60_000;
 const stopTimeoutMs = 60_000;
 
+/** In the environment of an engine and of what it starts (ssh): the run folder that they belong to. */
+export const engineMark = "DLSM_ENGINE_RUN_DIR";
+
 /** Asks the engine; undefined if none runs. */
 export async function askEngine<T>(
   folders: RoleFolders,
@@ -170,7 +173,7 @@ function launch(folders: RoleFolders, { isNew, isForced }: EngineStart): { id: P
     const logStart = fstatSync(log).size;
     const child = execa(program, args, {
       cwd: "/",
-      env: { UV_THREADPOOL_SIZE: "8" },
+      env: { UV_THREADPOOL_SIZE: "8", [engineMark]: folders.run },
       stdio: ["ignore", log, log],
       detached: true,
       cleanup: false,

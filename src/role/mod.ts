@@ -4,6 +4,7 @@ export { isMigrationId, maxDisks, migrationOf } from "./messages.ts";
 export { type AskOptions, type Host, isUnreachable } from "./asking.ts";
 export { describeUsers } from "./disk-users.ts";
 export type { HostFacts } from "./host-messages.ts";
+export type { Finding } from "./survey/finding.ts";
 export { listIds, type RoleFolders, roleFolders } from "./layout.ts";
 export { localHost } from "./local-host.ts";
 export { remoteHost, type RemoteHostOptions } from "./remote-host.ts";
