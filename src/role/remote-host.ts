@@ -128,7 +128,7 @@ class RemoteHost implements Host {
 
   async #open(): Promise<Conversation> {
     const command = await this.#command();
-    const log = new HeldLog((line) => this.#log(line), this.#isInteractive);
+    const log = this.#heldLog();
     const ssh = connect(this.reach, { command }, {
       isInteractive: this.#isInteractive,
       onLog: (line) => log.add(line),
@@ -155,15 +155,27 @@ class RemoteHost implements Host {
   async #command(): Promise<string> {
     if (this.#options.deploy !== true) return roleCommand(deployedHash(process.execPath));
     try {
-      this.#deployed ??= (await deploy(this.reach, {
-        isInteractive: this.#isInteractive,
-        onLog: (line) => this.#log(line),
-      })).sha256;
+      this.#deployed ??= await this.#deploy();
     } catch (error) {
       if (error instanceof SshFailedError) throw this.#unreachable(error.message, error.hint, error);
       throw error;
     }
     return deployedRoleCommand(this.#deployed);
+  }
+
+  async #deploy(): Promise<string> {
+    const log = this.#heldLog();
+    const { sha256 } = await deploy(this.reach, {
+      isInteractive: this.#isInteractive,
+      onLog: (line) => log.add(line),
+      onCopying: () => this.#log("dlsm is copied there"),
+    });
+    log.release();
+    return sha256;
+  }
+
+  #heldLog(): HeldLog {
+    return new HeldLog((line) => this.#log(line), this.#isInteractive);
   }
 
   #log(line: string): void {

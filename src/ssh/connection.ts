@@ -67,11 +67,12 @@ export function connect(destination: string, errand: Errand, options: SshOptions
     reject: false,
   });
   const words = new Words(options.onLog ?? (() => {}));
+  const silence = new Promise<void>((resolve) => child.stderr.once("close", resolve));
   child.stderr.on("data", (chunk: Uint8Array) => words.hear(chunk));
   child.stderr.on("error", () => {});
   const ended = new Promise<SshEnd>((resolve) => {
     const finish = async (exitCode: number | null, signal: string | null) => {
-      await Promise.race([words.closed(child.stderr), sleep(lastWordsMs, undefined, { ref: false })]);
+      await Promise.race([silence, sleep(lastWordsMs, undefined, { ref: false })]);
       words.flush();
       resolve({ exitCode, signal, lines: words.lines });
     };
@@ -143,9 +144,5 @@ class Words {
     const rest = this.#rest;
     this.#rest = "";
     this.add(rest);
-  }
-
-  closed(stderr: NodeJS.ReadableStream): Promise<void> {
-    return new Promise((resolve) => stderr.once("close", () => resolve()));
   }
 }

@@ -22,6 +22,8 @@ export interface Deployed {
 export interface DeployOptions extends SshOptions {
   /** The program; default: this one. */
   readonly program?: string;
+  /** Called when it is not there yet and the copying begins. */
+  onCopying?(): void;
 }
 
 const maxLineLength = 2000;
@@ -58,7 +60,7 @@ async function converse(
   let answer = await nextAnswer();
   const isCopied = answer === "send";
   if (isCopied) {
-    options.onLog?.("copying dlsm there");
+    options.onCopying?.();
     // Where it fails, the other side says why.
     pipeline(createReadStream(program), createGzip({ level: compressionLevel }), ssh.stream).catch(() => {});
     answer = await nextAnswer();

@@ -4,3 +4,4 @@ export { deploy, type Deployed, type DeployOptions, SshFailedError } from "./dep
 export { checkDestination, type Errand } from "./destination.ts";
 export { explainEnd, type Problem, type ProblemKind } from "./explain.ts";
 export { deployedHash, deployedRoleCommand, roleCommand } from "./remote-script.ts";
+export { connectThrough } from "./forward.ts";

@@ -1,8 +1,9 @@
 /** Commands that dlsm gives itself: the engine's process, and the driver in the background. */
 import { defineCommand } from "citty";
 import { InterruptedError } from "../../lib/errors.ts";
+import { Driver } from "../../migration/mod.ts";
 import { jsonOption } from "../options.ts";
-import { drive as driveMigration, reporterFor, withSession } from "../session.ts";
+import { reporterFor, withMigration } from "../session.ts";
 import { runEngine } from "../../engine/mod.ts";
 import { runFolder, stateFolder } from "../../lib/paths.ts";
 import { serveRoles } from "../../role/mod.ts";
@@ -34,11 +35,11 @@ export const drive = defineCommand({
   meta: { name: "drive", description: "Drive a migration to its end (started by --detach)", hidden: true },
   args: { id: { type: "positional", required: true, description: "The migration" } },
   async run({ args }) {
-    await withSession(reporterFor({}), async (session) => {
+    await withMigration(reporterFor({}), args.id, [], async (context) => {
       try {
-        await driveMigration(session, args.id);
+        await new Driver(context, args.id, { runsCommand: false, isBackground: true }).run();
       } catch (error) {
-        if (!session.signal.aborted) throw error;
+        if (!context.signal.aborted) throw error;
         throw new InterruptedError(`stopped; dlsm resume ${args.id} goes on`, { cause: error });
       }
     });
@@ -57,10 +58,8 @@ export const role = defineCommand({
     // by the end of stdin, and nobody may be there any more to read what is logged.
     process.on("SIGHUP", () => {});
     process.stderr.on("error", () => {});
-    try {
-      await serveRoles(folders, joinStreams(process.stdin, process.stdout));
-    } finally {
-      setTimeout(() => process.exit(), exitDelayMs).unref();
-    }
+    await serveRoles(folders, joinStreams(process.stdin, process.stdout));
+    // Whatever is still open: nobody is there any more.
+    process.exit();
   },
 });
