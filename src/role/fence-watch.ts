@@ -11,7 +11,7 @@ import { describeUsers, diskUsers } from "./disk-users.ts";
 import type { DiskUser } from "./messages.ts";
 import type { Baseline, FenceRecord } from "./source-journal.ts";
 
-/** Looking through all processes costs some ten milliseconds; drivers ask several times a second. */
+/** Looking through all processes takes some ms per hundred of them; drivers ask several times a second. */
 const usersKeptMs = 2000;
 
 /** The disk as it is now. What was written to it before must be durable: a write-back counts as a write. */

@@ -11,7 +11,8 @@ import { makeDisk } from "../helpers/disk.ts";
 import { attachLoop, needingLoop } from "../helpers/loop-device.ts";
 import { findProgram, needing } from "../helpers/needs.ts";
 import { tempFolder } from "../helpers/temp.ts";
-import { type Refusal, refuseAll, runWith, startWriter, withDlsm } from "./refusal.ts";
+import { startWriter } from "../helpers/writer.ts";
+import { type Refusal, refuseAll, runWith, withDlsm } from "./refusal.ts";
 
 const test = suite("bad input");
 const withTgt = needing(test, ["tgtd"]);

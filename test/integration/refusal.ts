@@ -3,7 +3,6 @@
  * documented exit code, an error object with `--json`, and nothing changed.
  */
 import { createHash } from "node:crypto";
-import { once } from "node:events";
 import { lstatSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
@@ -125,23 +124,4 @@ export async function withDlsm(body: (dlsm: Dlsm) => Promise<void>): Promise<voi
   } finally {
     await dlsm.close();
   }
-}
-
-/** A process that has the file open for writing. */
-export async function startWriter(
-  path: string,
-): Promise<{ pid: number; command: string; stop(): Promise<void> }> {
-  const child = execa("sh", ["-c", 'exec 3<>"$0"; echo open; exec sleep 300 >/dev/null', path], {
-    reject: false,
-    stdin: "ignore",
-  });
-  await once(child.stdout!, "data");
-  return {
-    pid: child.pid!,
-    command: "sleep 300",
-    async stop() {
-      child.kill("SIGKILL");
-      await child;
-    },
-  };
 }

@@ -7,7 +7,7 @@ import { describeUsers, diskUsers, standsOn } from "../../src/role/disk-users.ts
 import { makeDisk } from "../helpers/disk.ts";
 import { attachLoop, needingLoop } from "../helpers/loop-device.ts";
 import { tempFolder } from "../helpers/temp.ts";
-import { startWriter } from "../integration/refusal.ts";
+import { startWriter } from "../helpers/writer.ts";
 
 const test = suite("disk users");
 const withLoop = await needingLoop(test, test as unknown as typeof test.skip);

@@ -1,0 +1,22 @@
+/** Another process that writes a disk, or could. */
+import { once } from "node:events";
+import { execa } from "execa";
+
+/** A process that has the file open for writing. */
+export async function startWriter(
+  path: string,
+): Promise<{ pid: number; command: string; stop(): Promise<void> }> {
+  const child = execa("sh", ["-c", 'exec 3<>"$0"; echo open; exec sleep 300 >/dev/null', path], {
+    reject: false,
+    stdin: "ignore",
+  });
+  await once(child.stdout!, "data");
+  return {
+    pid: child.pid!,
+    command: "sleep 300",
+    async stop() {
+      child.kill("SIGKILL");
+      await child;
+    },
+  };
+}

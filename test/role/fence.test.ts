@@ -1,0 +1,606 @@
+/** The fence: real files, loop devices, writers and tgtd; what it changes, what it sees, what it gives back. */
+import {
+  chmodSync,
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { basename, join } from "node:path";
+import { execa } from "execa";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { DlsmError, exitCodes } from "../../src/lib/errors.ts";
+import { Journal } from "../../src/lib/journal.ts";
+import { roleFolders } from "../../src/role/layout.ts";
+import { sourceJournal, type SourceRecord } from "../../src/role/source-journal.ts";
+import { SourceRole } from "../../src/role/source.ts";
+import { makeDisk, MiB } from "../helpers/disk.ts";
+import { attachLoop, needingLoop } from "../helpers/loop-device.ts";
+import { findProgram, isRoot, needing } from "../helpers/needs.ts";
+import { until } from "../helpers/until.ts";
+import { tempFolder } from "../helpers/temp.ts";
+import { startWriter } from "../helpers/writer.ts";
+
+const test = suite("fence");
+const withTgt = needing(test, ["tgtd"]);
+const withLoop = await needingLoop(test, withTgt);
+const hasFlag = await canBeImmutable();
+const id = "fencetest";
+
+async function canBeImmutable(): Promise<boolean> {
+  if (findProgram("chattr") === undefined) return false;
+  const path = join(tempFolder("flag"), "file");
+  makeDisk(path, 1, []);
+  const { failed } = await execa("chattr", ["+i", path], { reject: false });
+  if (!failed) await execa("chattr", ["-i", path]);
+  return !failed;
+}
+
+/** One exported disk; everything is given back and removed by `close`. */
+class Exported {
+  readonly path: string;
+  readonly #folders: { state: string; run: string };
+
+  private constructor(path: string, folder: string) {
+    this.path = path;
+    this.#folders = { state: join(folder, "state"), run: join(folder, "run") };
+    for (const each of Object.values(this.#folders)) mkdirSync(each, { mode: 0o700 });
+  }
+
+  static async of(path: string): Promise<Exported> {
+    const exported = new Exported(path, tempFolder("fence"));
+    const address = "127.0.0.1";
+    const portal = { address, port: 0 };
+    await exported.role.export({ id, path, portal, allow: address, destination: null, tunnel: null });
+    return exported;
+  }
+
+  /** A new one each time, as each command has: it remembers nothing but what is in the journal. */
+  get role(): SourceRole {
+    return new SourceRole(this.#folders);
+  }
+
+  get journal() {
+    return sourceJournal(roleFolders(this.#folders, "source", id).state);
+  }
+
+  get fence() {
+    return this.journal.read()!.fence;
+  }
+
+  rewrite(change: (record: SourceRecord) => SourceRecord): void {
+    this.journal.write(change(this.journal.read()!));
+  }
+
+  async entry() {
+    const [entry] = await this.role.list({});
+    return entry!;
+  }
+
+  async danger(): Promise<string> {
+    return (await this.entry()).danger ?? "none";
+  }
+
+  async killTgtd(): Promise<void> {
+    const pid = (await this.entry()).tgtdPid!;
+    process.kill(pid, "SIGKILL");
+    await until(() => !readFileOr(`/proc/${pid}/stat`, "").match(/\) [^Z]/), "tgtd ends");
+  }
+
+  async close(): Promise<void> {
+    await this.role.release({ id, force: true });
+  }
+}
+
+function readFileOr(path: string, otherwise: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return otherwise;
+  }
+}
+
+function newDisk(mode = 0o640): string {
+  const path = join(tempFolder("disk"), "disk");
+  makeDisk(path, 4, [0]);
+  chmodSync(path, mode);
+  return path;
+}
+
+async function withExported(path: string, use: (exported: Exported) => Promise<void>): Promise<void> {
+  const exported = await Exported.of(path);
+  try {
+    await use(exported);
+  } finally {
+    await exported.close();
+  }
+}
+
+const modeOf = (path: string) => statSync(path).mode & 0o7777;
+
+async function isImmutable(path: string): Promise<boolean> {
+  if (!hasFlag) return false;
+  return (await execa("lsattr", ["-d", path])).stdout.split(" ", 1)[0]!.includes("i");
+}
+
+async function setImmutable(path: string, on: boolean): Promise<void> {
+  if (hasFlag) await execa("chattr", [on ? "+i" : "-i", path]);
+}
+
+/** Mode and flag as they were made, by a fence or without. */
+async function assertFile(path: string, mode: number, immutable: boolean, what?: string): Promise<void> {
+  const now = { mode: modeOf(path), immutable: await isImmutable(path) };
+  assert.equal(now, { mode, immutable: immutable && hasFlag }, what);
+}
+
+const isReadOnly = (device: string) =>
+  readFileSync(`/sys/block/${basename(device)}/ro`, "utf8").trim() === "1";
+
+/** With other programs than the system's. */
+async function inPath<T>(folder: string, work: () => Promise<T>): Promise<T> {
+  const { PATH } = process.env;
+  process.env.PATH = `${folder}:${PATH}`;
+  try {
+    return await work();
+  } finally {
+    process.env.PATH = PATH;
+  }
+}
+
+async function refusalOf(promise: Promise<unknown>): Promise<DlsmError> {
+  const error = await promise.then(() => undefined, (error) => error);
+  assert.ok(error instanceof DlsmError, `not refused: ${error}`);
+  return error;
+}
+
+/** Writes through a descriptor that was open before; the flag is lifted first, because some file systems heed it. */
+async function writeThrough(path: string, descriptor: number): Promise<void> {
+  await setImmutable(path, false);
+  writeSync(descriptor, Buffer.alloc(512, "x"), 0, 512, 4096);
+}
+
+const kinds = isRoot && hasFlag ? ["mode", "immutable"] as const : ["mode"] as const;
+
+withTgt("fence() makes a file read-only, unfence() gives it back exactly; both can be repeated", async () => {
+  for (const mode of [0o640, 0o4761, 0o444]) {
+    const path = newDisk(mode);
+    await withExported(path, async (exported) => {
+      const before = statSync(path, { bigint: true });
+      for (let time = 0; time < 2; time++) {
+        const { users, kinds: had } = await exported.role.fence({ id, force: false });
+        assert.equal({ users, had }, { users: [], had: kinds });
+        await assertFile(path, mode & ~0o222, true);
+        const { fence, danger } = await exported.entry();
+        assert.equal({ fence, danger }, { fence: { kinds }, danger: null });
+      }
+      assert.equal(await exported.role.unfence({ id }), { wasFenced: true, note: null });
+      await assertFile(path, mode, false);
+      assert.equal(await exported.role.unfence({ id }), { wasFenced: false, note: null });
+      const after = statSync(path, { bigint: true });
+      assert.is(after.mtimeNs, before.mtimeNs);
+      assert.is((await exported.entry()).fence, null);
+    });
+  }
+});
+
+withTgt("fence() keeps root from opening, truncating and unlinking the file", async () => {
+  if (kinds.length === 1) return;
+  const path = newDisk();
+  await withExported(path, async (exported) => {
+    await exported.role.fence({ id, force: false });
+    for (const change of [() => openSync(path, "r+"), () => truncateSync(path, 0), () => rmSync(path)]) {
+      assert.throws(change, /EPERM/);
+    }
+  });
+});
+
+withTgt("what was immutable before stays so", async () => {
+  const path = newDisk();
+  await withExported(path, async (exported) => {
+    await setImmutable(path, true);
+    await exported.role.fence({ id, force: false });
+    await exported.role.unfence({ id });
+    await assertFile(path, 0o640, true);
+    await setImmutable(path, false);
+  });
+});
+
+withTgt("fence() is refused while somebody has the file open for writing, and undone", async () => {
+  const path = newDisk();
+  const writer = await startWriter(path);
+  try {
+    await withExported(path, async (exported) => {
+      const refusal = await refusalOf(exported.role.fence({ id, force: false }));
+      assert.is(refusal.exitCode, exitCodes.precondition);
+      assert.ok(refusal.message.includes(path), refusal.message);
+      assert.ok(refusal.message.includes(`process ${writer.pid} (${writer.command})`), refusal.message);
+      assert.match(refusal.hint!, `dlsm activate ${id}; --force`);
+      await assertFile(path, 0o640, false);
+      assert.is(exported.fence, null);
+      assert.is(await exported.danger(), "none", "nothing is watched before the hand-off");
+    });
+  } finally {
+    await writer.stop();
+  }
+});
+
+withTgt("--force fences all the same, and the writer is shown as a danger until it is gone", async () => {
+  const path = newDisk();
+  const writer = await startWriter(path);
+  try {
+    await withExported(path, async (exported) => {
+      const { users } = await exported.role.fence({ id, force: true });
+      assert.equal(users.map(({ pid }) => pid), [writer.pid]);
+      await assertFile(path, 0o440, true);
+      assert.match(await exported.danger(), `can be written by process ${writer.pid}`);
+      // A fence that stands is not taken away by a refusal: the hand-off may have happened.
+      await refusalOf(exported.role.fence({ id, force: false }));
+      await assertFile(path, 0o440, true);
+      await writer.stop();
+      assert.is(await exported.danger(), "none");
+    });
+  } finally {
+    await writer.stop();
+  }
+});
+
+withTgt("a role that is asked again and again looks for writers every two seconds at most", async () => {
+  const path = newDisk();
+  await withExported(path, async (exported) => {
+    await exported.role.fence({ id, force: false });
+    const role = exported.role;
+    const danger = async () => (await role.list({}))[0]!.danger;
+    assert.is(await danger(), null);
+    await setImmutable(path, false);
+    chmodSync(path, 0o640);
+    const writer = await startWriter(path);
+    try {
+      const from = performance.now();
+      const first = await danger();
+      if (performance.now() - from < 1000) assert.is(first, null, "as it was looked up before");
+      const deadline = performance.now() + 20_000;
+      while (await danger() === null) assert.ok(performance.now() < deadline, "it is never seen");
+      assert.match((await danger())!, `process ${writer.pid}`);
+    } finally {
+      await writer.stop();
+    }
+  });
+});
+
+const changes: [string, (path: string, descriptor: number) => Promise<void> | void, RegExp][] = [
+  ["a write through a descriptor that was open before", writeThrough, /its modification time changed, at 20/],
+  ["a longer file", async (path) => {
+    await setImmutable(path, false);
+    truncateSync(path, 5 * MiB);
+  }, /its size was 4194304 bytes and is 5242880/],
+  ["a file cut off", async (path, descriptor) => {
+    await writeThrough(path, descriptor);
+    truncateSync(path, MiB);
+  }, /its size was 4194304 bytes and is 1048576.*modification time/],
+  ["another file in its place", async (path) => {
+    await setImmutable(path, false);
+    renameSync(path, `${path}.old`);
+    makeDisk(path, 4, [0]);
+  }, /another disk is at its path/],
+  ["no file in its place", async (path) => {
+    await setImmutable(path, false);
+    rmSync(path);
+  }, /cannot be looked at any more.*ENOENT/],
+];
+for (const [what, change, says] of changes) {
+  withTgt(`danger: ${what}`, async () => {
+    const path = newDisk();
+    await withExported(path, async (exported) => {
+      const descriptor = openSync(path, "r+");
+      await exported.role.fence({ id, force: true });
+      assert.is(await exported.danger(), "none");
+      await change(path, descriptor);
+      closeSync(descriptor);
+      const danger = await exported.danger();
+      assert.match(danger, says);
+      assert.ok(danger.includes(path), danger);
+    });
+  });
+}
+
+withTgt("reading and looking at the file is no danger", async () => {
+  const path = newDisk();
+  await withExported(path, async (exported) => {
+    await exported.role.fence({ id, force: false });
+    readFileSync(path);
+    await exported.role.hash({ id, pieces: [[[0, MiB]]] });
+    await setImmutable(path, false);
+    chmodSync(path, 0o400);
+    assert.is(await exported.danger(), "none");
+    await exported.role.unfence({ id });
+    assert.is(modeOf(path), 0o400, "a mode that somebody else has set since is left");
+  });
+});
+
+withTgt(
+  "killed at any point of fence(): unfence() and release() give back what the journal says",
+  async () => {
+    const original = { mode: 0o640, isImmutable: hasFlag ? false : null, isReadOnly: null };
+    const unfinished = { original, kinds: [], notes: [], baseline: null };
+    const points: [string, (path: string) => Promise<void>][] = [
+      ["before the first change", async () => {}],
+      ["after the mode", async (path) => chmodSync(path, 0o440)],
+      ["after the flag", async (path) => {
+        chmodSync(path, 0o440);
+        await setImmutable(path, true);
+      }],
+      ["after the flag was taken away again", async (path) => chmodSync(path, 0o440)],
+    ];
+    const ways: [string, (exported: Exported) => Promise<unknown>][] = [
+      ["unfence", (exported) => exported.role.unfence({ id })],
+      ["ensure", (exported) => exported.killTgtd().then(() => exported.role.ensure({ id, force: false }))],
+      ["release", (exported) => exported.role.release({ id, force: false })],
+      ["fence, unfence", async (exported) => {
+        await exported.role.fence({ id, force: false });
+        assert.equal(exported.fence!.original, original);
+        await exported.role.unfence({ id });
+      }],
+    ];
+    for (const [point, change] of points) {
+      for (const [way, undo] of ways) {
+        const path = newDisk();
+        await withExported(path, async (exported) => {
+          exported.rewrite((record) => ({ ...record, fence: unfinished }));
+          await change(path);
+          assert.is((await exported.entry()).fence, null, "one that is not finished is none");
+          await undo(exported);
+          await assertFile(path, 0o640, false, `${point}, ${way}`);
+          if (way !== "release") assert.is(exported.fence, null);
+        });
+      }
+    }
+  },
+);
+
+withTgt("killed between giving back and writing that down: unfence() is repeated", async () => {
+  const path = newDisk();
+  await withExported(path, async (exported) => {
+    await exported.role.fence({ id, force: false });
+    const { fence } = exported;
+    await exported.role.unfence({ id });
+    exported.rewrite((record) => ({ ...record, fence }));
+    assert.equal(await exported.role.unfence({ id }), { wasFenced: true, note: null });
+    await assertFile(path, 0o640, false);
+  });
+});
+
+withTgt("ensure() starts tgtd again on a fenced file, and the fence stands afterwards", async () => {
+  const path = newDisk();
+  await withExported(path, async (exported) => {
+    await exported.role.fence({ id, force: false });
+    const { baseline } = exported.fence!;
+    await exported.killTgtd();
+    await exported.role.ensure({ id, force: false });
+    assert.ok((await exported.entry()).tgtdPid !== null);
+    await assertFile(path, 0o440, true);
+    assert.equal(exported.fence!.baseline, baseline);
+    assert.is(await exported.danger(), "none");
+    // Also where only the fence is gone.
+    await setImmutable(path, false);
+    chmodSync(path, 0o640);
+    await exported.role.ensure({ id, force: false });
+    await assertFile(path, 0o440, true);
+  });
+});
+
+withTgt("a restart of the machine: what was written meanwhile is a danger, and no refusal", async () => {
+  const path = newDisk();
+  await withExported(path, async (exported) => {
+    await exported.role.fence({ id, force: false });
+    await exported.killTgtd();
+    exported.rewrite((record) => ({
+      ...record,
+      bootId: "before",
+      fence: { ...record.fence!, baseline: { ...record.fence!.baseline!, bootId: "before" } },
+    }));
+    assert.is(await exported.danger(), "none");
+    await setImmutable(path, false);
+    chmodSync(path, 0o640);
+    utimesSync(path, new Date(), new Date());
+    await exported.role.ensure({ id, force: false });
+    await assertFile(path, 0o440, true);
+    assert.match(await exported.danger(), "modification time changed");
+    await exported.role.unfence({ id });
+    await assertFile(path, 0o640, false);
+  });
+});
+
+withTgt(
+  "release() gives the file back; a stranger at its path is not touched, and that is said",
+  async () => {
+    const path = newDisk();
+    await withExported(path, async (exported) => {
+      await exported.role.fence({ id, force: false });
+      await setImmutable(path, false);
+      renameSync(path, `${path}.old`);
+      makeDisk(path, 4, [1]);
+      chmodSync(path, 0o440);
+      await setImmutable(path, true);
+      const refusal = await refusalOf(exported.role.release({ id, force: false }));
+      assert.is(refusal.exitCode, exitCodes.precondition);
+      assert.match(refusal.hint!, "--force");
+      assert.ok(exported.fence !== null, "the record is left");
+      const { wasThere, note } = await exported.role.release({ id, force: true });
+      assert.is(wasThere, true);
+      assert.match(
+        note!,
+        hasFlag ? /another disk now.*chattr -i, chmod 0640/ : /another disk now.*chmod 0640/,
+      );
+      await assertFile(path, 0o440, true);
+      await setImmutable(path, false);
+    });
+  },
+);
+
+withTgt("release() of a file that is gone goes on if forced", async () => {
+  const path = newDisk();
+  await withExported(path, async (exported) => {
+    await exported.role.fence({ id, force: false });
+    await setImmutable(path, false);
+    rmSync(path);
+    assert.match((await refusalOf(exported.role.unfence({ id }))).message, "is gone");
+    assert.match((await exported.role.release({ id, force: true })).note!, "is gone");
+    assert.equal(await exported.role.list({}), []);
+  });
+});
+
+withTgt("a release that cannot give the file back leaves the record, and can be repeated", async () => {
+  if (kinds.length === 1) return;
+  const path = newDisk();
+  const bin = tempFolder("bin");
+  symlinkSync("/bin/false", join(bin, "chattr"));
+  await withExported(path, async (exported) => {
+    await exported.role.fence({ id, force: false });
+    const error = await inPath(bin, () => refusalOf(exported.role.release({ id, force: true })));
+    assert.is(error.exitCode, exitCodes.failed);
+    assert.match(error.message, "cannot be given back");
+    assert.ok(exported.fence !== null);
+    assert.is((await exported.role.release({ id, force: false })).note, null);
+    await assertFile(path, 0o640, false);
+  });
+});
+
+async function withLoopDevice(use: (device: string, file: string) => Promise<void>): Promise<void> {
+  const file = newDisk();
+  const loop = await attachLoop(file);
+  try {
+    await use(loop.path, file);
+  } finally {
+    await execa("blockdev", ["--setrw", loop.path]);
+    await loop.detach();
+  }
+}
+
+/** Past the page cache's knowledge of who may: true if the kernel took it. */
+function canWrite(descriptor: number): boolean {
+  try {
+    writeSync(descriptor, Buffer.alloc(512, "y"), 0, 512, 0);
+    fsyncSync(descriptor);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+withLoop("a block device is made read-only, also for who has it open, and given back", async () => {
+  await withLoopDevice(async (device) => {
+    await withExported(device, async (exported) => {
+      const writer = openSync(device, "r+");
+      try {
+        assert.is(canWrite(writer), true);
+        assert.equal((await exported.role.fence({ id, force: true })).kinds, ["readOnly"]);
+        assert.is(isReadOnly(device), true);
+        assert.is(canWrite(writer), false);
+        assert.is(await exported.danger(), "none");
+        await exported.role.unfence({ id });
+        assert.is(isReadOnly(device), false);
+        assert.is(canWrite(writer), true);
+      } finally {
+        closeSync(writer);
+      }
+    });
+  });
+});
+
+withLoop("a device that was read-only before stays so", async () => {
+  await withLoopDevice(async (device) => {
+    await execa("blockdev", ["--setro", device]);
+    await withExported(device, async (exported) => {
+      await exported.role.fence({ id, force: false });
+      await exported.role.release({ id, force: false });
+      assert.is(isReadOnly(device), true);
+    });
+  });
+});
+
+withLoop("who has the file behind a loop device open for writing can write the device", async () => {
+  await withLoopDevice(async (device, file) => {
+    await withExported(device, async (exported) => {
+      const writer = await startWriter(file);
+      try {
+        const { message } = await refusalOf(exported.role.fence({ id, force: false }));
+        assert.match(message, `process ${writer.pid}`);
+        assert.is(isReadOnly(device), false);
+      } finally {
+        await writer.stop();
+      }
+    });
+  });
+});
+
+withLoop("danger: a write to the device, and one to the file behind it", async () => {
+  await withLoopDevice(async (device, file) => {
+    await withExported(device, async (exported) => {
+      const writer = openSync(device, "r+");
+      try {
+        // What is still to be written back was written before the fence.
+        writeSync(writer, Buffer.alloc(MiB, "z"), 0, MiB, 0);
+        await exported.role.fence({ id, force: true });
+        assert.is(await exported.danger(), "none");
+        await execa("blockdev", ["--setrw", device]);
+        assert.is(canWrite(writer), true);
+        assert.match(await exported.danger(), /[1-9]\d* bytes were written to or discarded from it/);
+      } finally {
+        closeSync(writer);
+      }
+    });
+    await withExported(device, async (exported) => {
+      await exported.role.fence({ id, force: false });
+      assert.is(await exported.danger(), "none");
+      const descriptor = openSync(file, "r+");
+      writeSync(descriptor, Buffer.alloc(512), 0, 512, 0);
+      closeSync(descriptor);
+      const danger = await exported.danger();
+      assert.ok(danger.includes(`${file} behind it: its modification time changed`), danger);
+    });
+  });
+});
+
+withLoop(
+  "a device after a restart of the machine: ensure() makes it read-only before tgtd starts",
+  async () => {
+    await withLoopDevice(async (device) => {
+      await withExported(device, async (exported) => {
+        await exported.role.fence({ id, force: false });
+        await exported.killTgtd();
+        await execa("blockdev", ["--setrw", device]);
+        exported.rewrite((record) => ({ ...record, bootId: "before" }));
+        await exported.role.ensure({ id, force: false });
+        assert.is(isReadOnly(device), true);
+        await exported.role.release({ id, force: false });
+        assert.is(isReadOnly(device), false);
+      });
+    });
+  },
+);
+
+withLoop("a device's flag of another boot is not undone, nor is another device of its number", async () => {
+  await withLoopDevice(async (device) => {
+    await withExported(device, async (exported) => {
+      await exported.role.fence({ id, force: false });
+      exported.rewrite((record) => ({ ...record, stableId: "another file" }));
+      assert.match(await exported.danger(), "another disk is at its path");
+      assert.match((await refusalOf(exported.role.unfence({ id }))).message, "is another disk now");
+      exported.rewrite((record) => ({ ...record, bootId: "before" }));
+      assert.equal(await exported.role.unfence({ id }), { wasFenced: true, note: null });
+      assert.is(isReadOnly(device), true);
+    });
+  });
+});
+
+test.run();
