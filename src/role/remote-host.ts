@@ -19,6 +19,7 @@ import {
   deployedHash,
   deployedRoleCommand,
   explainEnd,
+  explainLoss,
   type Problem,
   roleCommand,
   type SshConnection,
@@ -192,10 +193,9 @@ class RemoteHost implements Host {
   }
 
   async #lost(ssh: SshConnection, cause: DlsmError): Promise<UnreachableError> {
-    const problem = this.#isClosed ? undefined : this.#explain(await ssh.close(lastWordsMs));
-    const why = problem?.message ?? cause.message;
+    const why = this.#isClosed ? undefined : explainLoss(this.reach, await ssh.close(lastWordsMs));
     return this.#unreachable(
-      `the connection to ${this.reach} was lost: ${why}`,
+      `the connection to ${this.reach} was lost: ${why ?? cause.message}`,
       `check ${this.reach} and the network between, then use dlsm resume`,
       cause,
     );

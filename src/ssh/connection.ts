@@ -26,6 +26,8 @@ export interface SshEnd {
   readonly signal: string | null;
   /** The last lines of its stderr. */
   readonly lines: readonly string[];
+  /** By `close` or `kill`: how it ended then says nothing. */
+  readonly wasKilled: boolean;
 }
 
 export interface SshConnection {
@@ -70,11 +72,12 @@ export function connect(destination: string, errand: Errand, options: SshOptions
   const silence = new Promise<void>((resolve) => child.stderr.once("close", resolve));
   child.stderr.on("data", (chunk: Uint8Array) => words.hear(chunk));
   child.stderr.on("error", () => {});
+  let wasKilled = false;
   const ended = new Promise<SshEnd>((resolve) => {
     const finish = async (exitCode: number | null, signal: string | null) => {
       await Promise.race([silence, sleep(lastWordsMs, undefined, { ref: false })]);
       words.flush();
-      resolve({ exitCode, signal, lines: words.lines });
+      resolve({ exitCode, signal, lines: words.lines, wasKilled });
     };
     child.nodeChildProcess.once("exit", (code, signal) => void finish(code, signal));
     child.nodeChildProcess.once("error", (error) => {
@@ -85,6 +88,14 @@ export function connect(destination: string, errand: Errand, options: SshOptions
   const stream = joinStreams(child.stdout, child.stdin);
   // Whoever uses the stream hears of errors as well; when nobody does, they are no bug.
   stream.on("error", () => {});
+  const kill = () => {
+    wasKilled = true;
+    stream.destroy();
+    // On this signal it ends the proxy command that it may have started. It does not hear it while stopped.
+    child.nodeChildProcess.kill("SIGTERM");
+    const timer = setTimeout(() => child.nodeChildProcess.kill("SIGKILL"), killTimeoutMs);
+    void ended.then(() => clearTimeout(timer));
+  };
   return {
     destination,
     isInteractive,
@@ -98,16 +109,10 @@ export function connect(destination: string, errand: Errand, options: SshOptions
       const late = Symbol("late");
       const first = await Promise.race([ended, sleep(graceMs, late, { ref: false })]);
       if (first !== late) return first as SshEnd;
-      child.kill("SIGKILL");
+      kill();
       return await ended;
     },
-    kill: () => {
-      stream.destroy();
-      // On this signal it ends the proxy command that it may have started. It does not hear it while stopped.
-      child.nodeChildProcess.kill("SIGTERM");
-      const timer = setTimeout(() => child.nodeChildProcess.kill("SIGKILL"), killTimeoutMs);
-      void ended.then(() => clearTimeout(timer));
-    },
+    kill,
   };
 }
 

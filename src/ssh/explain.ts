@@ -24,6 +24,8 @@ export interface Ended {
   readonly exitCode: number | null;
   readonly signal: string | null;
   readonly lines: readonly string[];
+  /** It was ended from here, so that how it ended says nothing. */
+  readonly wasKilled?: boolean;
 }
 
 interface Sign {
@@ -67,33 +69,32 @@ const signs: readonly Sign[] = [
   },
   {
     kind: "name",
-    pattern: /Could not resolve hostname ([^\n]*)/,
+    pattern: /Could not resolve hostname (.*)/,
     message: (host, match) => `the name of ${host} cannot be resolved (${match[1]})`,
     hint: () => "check the spelling, /etc/hosts and the DNS, or add it to ~/.ssh/config",
   },
   {
     kind: "network",
-    pattern: /Connection refused/,
-    message: (host) => `${host} refuses the ssh connection`,
+    pattern: /^(?:ssh: )?(.*Connection refused.*)/m,
+    message: (host, match) => `${host} refuses the ssh connection (${match[1]})`,
     hint: (host) => `check that sshd runs on ${host}, and on which port`,
   },
   {
     kind: "network",
-    pattern:
-      /Connection timed out|Operation timed out|timed out during banner exchange|timed out while waiting/,
-    message: (host) => `${host} does not answer: the ssh connection timed out`,
+    pattern: /^(?:ssh: )?(.*timed out.*)/m,
+    message: (host, match) => `${host} does not answer (${match[1]})`,
     hint: (host) => `check that ${host} is up, its address, and firewalls on the way`,
   },
   {
     kind: "network",
-    pattern: /No route to host/,
-    message: (host) => `there is no route to ${host}, or it is down`,
+    pattern: /^(?:ssh: )?(.*No route to host.*)/m,
+    message: (host, match) => `there is no route to ${host}, or it is down (${match[1]})`,
     hint: checkNetwork,
   },
   {
     kind: "network",
-    pattern: /Network is unreachable/,
-    message: (host) => `the network of ${host} cannot be reached from here`,
+    pattern: /^(?:ssh: )?(.*Network is unreachable.*)/m,
+    message: (host, match) => `the network of ${host} cannot be reached from here (${match[1]})`,
     hint: () => "check the addresses and routes of this host (ip route)",
   },
   {
@@ -119,7 +120,7 @@ const notExecutable = 126;
 /** Undefined if ssh and the remote command ended in good order, or without a word about why not. */
 export function explainEnd(host: string, ended: Ended, isInteractive: boolean): Problem | undefined {
   const { exitCode, signal, lines } = ended;
-  if (exitCode === 0) return undefined;
+  if (exitCode === 0 || ended.wasKilled === true) return undefined;
   const text = lines.join("\n");
   if (exitCode === sshFailed) return explainSsh(host, text, isInteractive);
   if (exitCode === null) {
@@ -144,6 +145,23 @@ export function explainEnd(host: string, ended: Ended, isInteractive: boolean): 
     };
   }
   return explainCommand(host, lines);
+}
+
+/** What ssh says when a connection that was up is lost; the far side's own words are among the lines as well. */
+const farewell =
+  /^(?:client_loop:|Connection (?:to|closed|reset)|Timeout, server|Read from remote host|packet_write|ssh_dispatch|mux_client)/;
+
+/** How a conversation that was under way ended, as far as ssh knows; undefined: not. */
+export function explainLoss(host: string, ended: Ended): string | undefined {
+  const { exitCode, signal, lines, wasKilled } = ended;
+  if (wasKilled === true) return undefined;
+  if (exitCode === null) return signal === null ? undefined : `ssh was ended by ${signal}`;
+  const problem = exitCode === sshFailed ? undefined : explainCommand(host, lines);
+  if (problem !== undefined) return problem.message;
+  const words = lines.findLast((line) => farewell.test(line));
+  if (words !== undefined) return words;
+  // sshd does not pass on by which signal.
+  return exitCode === sshFailed ? `dlsm or sshd on ${host} was killed` : `dlsm on ${host} ended`;
 }
 
 function explainSsh(host: string, text: string, isInteractive: boolean): Problem {

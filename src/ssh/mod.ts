@@ -2,6 +2,6 @@
 export { connect, type SshConnection, type SshEnd, type SshOptions } from "./connection.ts";
 export { deploy, type Deployed, type DeployOptions, SshFailedError } from "./deploy.ts";
 export { checkDestination, type Errand } from "./destination.ts";
-export { explainEnd, type Problem, type ProblemKind } from "./explain.ts";
+export { explainEnd, explainLoss, type Problem, type ProblemKind } from "./explain.ts";
 export { deployedHash, deployedRoleCommand, roleCommand } from "./remote-script.ts";
 export { connectThrough } from "./forward.ts";

@@ -30,13 +30,18 @@ export interface FarSideOptions {
   readonly settings?: readonly string[];
 }
 
+interface Server {
+  kill(): void;
+  readonly finished: Promise<unknown>;
+}
+
 export class FarSide {
   readonly folder: string;
   readonly port: number;
-  readonly #server: { readonly pid?: number; kill(): void; finished: Promise<unknown> };
+  readonly #server: Server;
   readonly #path = process.env.PATH;
 
-  private constructor(folder: string, port: number, server: FarSide["#server"]) {
+  private constructor(folder: string, port: number, server: Server) {
     this.folder = folder;
     this.port = port;
     this.#server = server;
@@ -58,7 +63,6 @@ export class FarSide {
       stdin: "ignore",
     });
     const far = new FarSide(folder, port, {
-      pid: child.pid,
       kill: () => child.kill("SIGTERM"),
       finished: child.then(() => {}),
     });
