@@ -327,19 +327,37 @@ withTgt("reading and looking at the file is no danger", async () => {
   });
 });
 
+withTgt("what is about to be changed is in the journal before it is", async () => {
+  if (kinds.length === 1) return;
+  const path = newDisk();
+  const bin = tempFolder("bin");
+  await withExported(path, async (exported) => {
+    const seen = join(bin, "seen");
+    const script = `#!/bin/sh\ncp '${exported.journal.path}' '${seen}'; exec ${findProgram("chattr")} "$@"\n`;
+    writeFileSync(join(bin, "chattr"), script, { mode: 0o755 });
+    const recordThen = () => new Journal(seen, "source", 2, (value) => value as SourceRecord).read()!;
+    await inPath(bin, () => exported.role.fence({ id, force: false }));
+    const original = { mode: 0o640, isImmutable: false, isReadOnly: null };
+    assert.equal(recordThen().fence, { original, kinds: [], notes: [], baseline: null });
+    rmSync(seen);
+    await inPath(bin, () => exported.role.unfence({ id }));
+    assert.equal(recordThen().fence!.original, original, "it goes when all is undone");
+  });
+});
+
 withTgt(
   "killed at any point of fence(): unfence() and release() give back what the journal says",
   async () => {
     const original = { mode: 0o640, isImmutable: hasFlag ? false : null, isReadOnly: null };
     const unfinished = { original, kinds: [], notes: [], baseline: null };
-    const points: [string, (path: string) => Promise<void>][] = [
-      ["before the first change", async () => {}],
-      ["after the mode", async (path) => chmodSync(path, 0o440)],
+    const points: [string, (path: string) => Promise<void> | void][] = [
+      ["before the first change", () => {}],
+      ["after the mode", (path) => chmodSync(path, 0o440)],
       ["after the flag", async (path) => {
         chmodSync(path, 0o440);
         await setImmutable(path, true);
       }],
-      ["after the flag was taken away again", async (path) => chmodSync(path, 0o440)],
+      ["after the flag was taken away again", (path) => chmodSync(path, 0o440)],
     ];
     const ways: [string, (exported: Exported) => Promise<unknown>][] = [
       ["unfence", (exported) => exported.role.unfence({ id })],
