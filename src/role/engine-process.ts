@@ -80,7 +80,8 @@ export async function startEngine(folders: RoleFolders, how: EngineStart): Promi
 }
 
 /** Resolves when the engine is logged in to the source. */
-export async function untilConnected(folders: RoleFolders, { address, port }: SourceExport): Promise<void> {
+export async function untilConnected(folders: RoleFolders, source: SourceExport): Promise<void> {
+  const { address, port, tunnel } = source;
   const deadline = performance.now() + attachTimeoutMs;
   for (;;) {
     const status = await engineStatus(folders);
@@ -95,7 +96,12 @@ export async function untilConnected(folders: RoleFolders, { address, port }: So
         `${hostname()} cannot log in to the source at ${address} port ${port}: ${
           status.sourceError ?? "no answer"
         }`,
-        { hint: "see that the destination can reach this address and port (firewall, route)" },
+        {
+          hint: tunnel === null
+            ? "see that the destination can reach this address and port (firewall, route)"
+            : `see that ssh ${tunnel} works on the destination without a question, and that sshd there allows ` +
+              "forwarding",
+        },
       );
     }
     await sleep(20);
