@@ -1,0 +1,175 @@
+/** A disk that moves from node1 to node2, the first two hosts of a test's network. */
+import { createHash } from "node:crypto";
+import { closeSync, existsSync, openSync, readdirSync, readSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import * as assert from "uvu/assert";
+import type { MigrationStatus } from "../../src/report/mod.ts";
+import { MiB } from "../helpers/disk.ts";
+import { programsOfHosts, type Running, type TestHost, TestNetwork } from "../helpers/hosts/mod.ts";
+import { NbdClient } from "./nbd-client.ts";
+
+export const programsOfTwoHosts = [...programsOfHosts, "tgtd", "tgtadm"];
+
+/** The last object that a command printed with `--json`. */
+export function lastJson<T = MigrationStatus>(stdout: string): T {
+  return JSON.parse(stdout.trim().split("\n").at(-1)!);
+}
+
+export class Move {
+  readonly net: TestNetwork;
+  readonly from: TestHost;
+  readonly to: TestHost;
+  /** Paths, each on its host. */
+  readonly source: string;
+  readonly destination: string;
+  /** What the destination must hold in the end, MiB by MiB, as hashes: the source's, until something is written. */
+  readonly #expected: string[];
+  readonly #before: readonly string[];
+
+  private constructor(net: TestNetwork, sizeMiB: number) {
+    this.net = net;
+    [this.from, this.to] = net.hosts as [TestHost, TestHost];
+    this.source = this.from.path("src.img");
+    this.destination = this.to.path("dst.img");
+    this.#before = makeRandomDisk(this.source, sizeMiB);
+    this.#expected = [...this.#before];
+  }
+
+  /** All hosts are gone afterwards, however the body ends. */
+  static async with(
+    names: readonly string[],
+    options: { readonly sizeMiB?: number; readonly family?: 4 | 6 },
+    body: (move: Move) => Promise<void>,
+  ): Promise<void> {
+    const net = await TestNetwork.make(names, options);
+    try {
+      await body(new Move(net, options.sizeMiB ?? 16));
+    } finally {
+      await net.close();
+    }
+  }
+
+  /** Source and destination as a command on `controller` names them. */
+  places(controller: TestHost): [string, string] {
+    const place = (host: TestHost, path: string) => host === controller ? path : `root@${host.name}:${path}`;
+    return [place(this.from, this.source), place(this.to, this.destination)];
+  }
+
+  /** `dlsm migrate` in the foreground, left running. */
+  start(controller: TestHost, ...args: string[]): Running {
+    return controller.start("dlsm", ["migrate", ...this.places(controller), "--json", ...args]);
+  }
+
+  /** `dlsm migrate --detach`: what it printed. */
+  async detached(controller: TestHost, ...args: string[]): Promise<MigrationStatus> {
+    const { stdout } = await controller.ok(
+      "migrate",
+      ...this.places(controller),
+      "--detach",
+      "--json",
+      ...args,
+    );
+    return lastJson(stdout);
+  }
+
+  /** The id of the one migration, when this host has begun to keep a record of it. */
+  async idOn(host: TestHost, role: "source" | "destination"): Promise<string> {
+    let found: string | undefined;
+    await host.wait(() => (found = this.ids(host, role)[0]) !== undefined, `a record as ${role}`);
+    return found!;
+  }
+
+  ids(host: TestHost, role: "source" | "destination"): string[] {
+    const folder = join(host.env.DLSM_STATE_DIR!, role);
+    if (!existsSync(folder)) return [];
+    return readdirSync(folder).filter((id) => existsSync(join(folder, id, "journal")));
+  }
+
+  /** Writes whole MiB at the destination, through its volume. */
+  async write(id: string, atMiB: readonly number[]): Promise<void> {
+    const client = await NbdClient.connect(this.to.nbdSocket(id));
+    try {
+      for (const at of atMiB) {
+        const data = randomMiB(`written/${at}`);
+        await client.write(at * MiB, data);
+        this.#expected[at] = hash(data);
+      }
+      await client.flush();
+    } finally {
+      client.close();
+    }
+  }
+
+  /** Reads a MiB of the volume, which must be as it should be. */
+  async check(id: string, atMiB: number): Promise<void> {
+    const client = await NbdClient.connect(this.to.nbdSocket(id));
+    try {
+      assert.is(hash(await client.read(atMiB * MiB, MiB)), this.#expected[atMiB], `MiB ${atMiB}`);
+    } finally {
+      client.close();
+    }
+  }
+
+  /** Waits for the end, which comes by itself; then all must be right, and nothing left on any host. */
+  async finished(id: string, timeoutMs = 60_000): Promise<void> {
+    await this.to.until(id, (status) => status === undefined, "done", timeoutMs);
+    this.checkDestination();
+    await this.nothingLeft();
+  }
+
+  /** Everything was taken back: the source is as it was, and nothing is left on any host. */
+  async takenBack(): Promise<void> {
+    assert.not.ok(existsSync(this.destination), "no destination");
+    await this.nothingLeft();
+  }
+
+  checkDestination(): void {
+    assert.equal(hashesOf(this.destination), this.#expected, "the destination's content");
+  }
+
+  async nothingLeft(): Promise<void> {
+    assert.equal(hashesOf(this.source), this.#before, "the source is as it was");
+    // A command takes what has ended out of its host's address book.
+    await Promise.all(this.net.hosts.map((host) => host.dlsm("status")));
+    await Promise.all(this.net.hosts.map((host) => host.nothingLeft()));
+  }
+}
+
+function randomMiB(seed: string): Buffer {
+  const data = Buffer.alloc(MiB);
+  for (let at = 0; at < MiB; at += 64) {
+    createHash("sha512").update(`${seed}/${at}`).digest().copy(data, at);
+  }
+  return data;
+}
+
+function makeRandomDisk(path: string, sizeMiB: number): string[] {
+  const hashes: string[] = [];
+  writeFileSync(path, "", { mode: 0o600 });
+  for (let at = 0; at < sizeMiB; at++) {
+    const data = randomMiB(`source/${at}`);
+    writeFileSync(path, data, { flag: "a" });
+    hashes.push(hash(data));
+  }
+  return hashes;
+}
+
+/** Of each MiB of a file. */
+function hashesOf(path: string): string[] {
+  const hashes: string[] = [];
+  const descriptor = openSync(path, "r");
+  const piece = Buffer.alloc(MiB);
+  try {
+    for (let at = 0;; at += MiB) {
+      const bytes = readSync(descriptor, piece, 0, MiB, at);
+      if (bytes === 0) return hashes;
+      hashes.push(hash(piece.subarray(0, bytes)));
+    }
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function hash(data: Uint8Array): string {
+  return createHash("sha1").update(data).digest("hex");
+}
