@@ -1,8 +1,10 @@
 /** Options that several commands share, and what their values mean. */
 import { existsSync } from "node:fs";
+import { isIP } from "node:net";
 import { UsageError } from "../lib/errors.ts";
 import { parseDuration, parseRate, parseSize } from "../lib/units.ts";
 import { isMigrationId } from "../role/mod.ts";
+import { checkDestination } from "../ssh/mod.ts";
 
 export const jsonOption = {
   json: { type: "boolean", description: "Print one JSON object a line on stdout, everything else on stderr" },
@@ -13,6 +15,15 @@ export const idArgument = {
     type: "positional",
     required: true,
     description: "The migration, as dlsm status names it",
+  },
+} as const;
+
+/** Where to look for a migration that neither this machine nor its address book knows. */
+export const hostOption = {
+  host: {
+    type: "string",
+    valueHint: "HOST",
+    description: "Look on this host too, as ssh names it; may be given more than once",
   },
 } as const;
 
@@ -97,14 +108,68 @@ export function idOf({ id }: { readonly id: string }): string {
   });
 }
 
-/** A disk on this machine. Throws UsageError for one on another host: `[USER@]HOST:PATH`, as for ssh. */
-export function localPath(text: string): string {
+/** A disk, wherever it is. */
+export interface DiskPlace {
+  /** How ssh reaches its host; null: this machine. */
+  readonly reach: string | null;
+  readonly path: string;
+}
+
+/**
+ * `[USER@]HOST:/PATH`, as for scp, an IPv6 address in brackets; or a path on this machine. Throws UsageError.
+ */
+export function parseDiskPlace(text: string): DiskPlace {
   if (text === "") throw new UsageError("a disk's path is empty", { hint: "name a file or a block device" });
-  if (!/^[^/]+:/.test(text) || existsSync(text)) return text;
-  throw new UsageError(`${text} is on another host, which this version cannot reach by itself`, {
-    hint: "use dlsm export on the source's host and dlsm attach on the destination's " +
-      `(a file of that name here is ./${text})`,
+  const match = /^([^/:[\]]+|(?:[^/:@[\]]+@)?\[[^/[\]]+\]):(.*)$/s.exec(text);
+  if (match === null || existsSync(text)) return { reach: null, path: text };
+  const [, host, path] = match;
+  if (!path.startsWith("/")) {
+    throw new UsageError(`${text}: a path on another host has to begin with /`, {
+      hint: `write ${host}:/PATH (a file of that name here is ./${text})`,
+    });
+  }
+  const reach = host.replace(/\[(.*)\]/, "$1");
+  checkDestination(reach);
+  return { reach, path };
+}
+
+/** A disk on this machine. Throws UsageError for one on another host. */
+export function localPath(text: string): string {
+  const { reach, path } = parseDiskPlace(text);
+  if (reach === null) return path;
+  throw new UsageError(`${text} is on another host: this command works on the host's own disks`, {
+    hint: `run it there (ssh ${reach}), or move the disk with dlsm migrate`,
   });
+}
+
+/** Hosts as `--host` names them. Throws UsageError. */
+export function parseHosts(texts: readonly string[]): string[] {
+  for (const text of texts) checkDestination(text);
+  return [...texts];
+}
+
+/** All values of a flag that can be given more than once. */
+export function repeated(rawArgs: readonly string[], flag: string): string[] {
+  return rawArgs.flatMap((word, index) => {
+    if (word === flag) return rawArgs.slice(index + 1, index + 2);
+    return word.startsWith(`${flag}=`) ? [word.slice(flag.length + 1)] : [];
+  });
+}
+
+/** The value of `--portal`: one IP address, and the port (0: any that is free). Throws UsageError. */
+export function parsePortal(text: string): { address: string; port: number } {
+  const match = /^\[(?<six>[^\]]+)\](?::(?<sixPort>\d+))?$|^(?<four>[^:]+)(?::(?<port>\d+))?$/.exec(text);
+  const groups = match?.groups ?? {};
+  const address = groups.six ?? groups.four ?? text;
+  const port = Number(groups.sixPort ?? groups.port ?? 0);
+  const isWildcard = /^[0:.]+$/.test(address);
+  if (isIP(address) !== 0 && !isWildcard && port <= 65535) return { address, port };
+  throw new UsageError(
+    isWildcard
+      ? `--portal: ${text} would listen on all addresses`
+      : `--portal: ${text} is not an IP address with a port from 0 to 65535`,
+    { hint: "give one IP address of this host, such as 192.0.2.7 or 192.0.2.7:3260 or [2001:db8::7]:3260" },
+  );
 }
 
 /** A flag's value, null if it was not given; an error names the flag. */

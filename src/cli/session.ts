@@ -1,45 +1,52 @@
 /** What every command that works with migrations needs: the hosts, the reporter, Ctrl-C, the background. */
-import { closeSync, openSync } from "node:fs";
-import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
-import { execa } from "execa";
 import { exitCodes, FailedError, InterruptedError } from "../lib/errors.ts";
 import { runFolder, stateFolder } from "../lib/paths.ts";
-import { selfCommand } from "../lib/self.ts";
 import {
+  AddressBook,
   type Context,
   Driver,
   endedStatus,
-  findStatus,
+  findHosts,
   handOffNew,
+  type Hosts,
+  observe,
+  observeKnown,
   type Outcome,
   statusById,
 } from "../migration/mod.ts";
 import { createReporter, type MigrationStatus, type Reporter, statusLines } from "../report/mod.ts";
-import {
-  becomeDriver,
-  type DestinationEntry,
-  localHost,
-  readDriver,
-  type RoleFolders,
-  roleFolders,
-} from "../role/mod.ts";
+import { type Host, isUnreachable, localHost, remoteHost } from "../role/mod.ts";
 import { summaryOf } from "./summary.ts";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-export interface Session extends Context {
-  readonly folders: RoleFolders;
+export interface Session {
+  readonly hosts: Hosts;
+  readonly reporter: Reporter;
+  /** Aborted by Ctrl-C and its like. */
+  readonly signal: AbortSignal;
 }
 
 /**
- * Opens the roles of this machine for the time of `work`. Ctrl-C and its like abort the session's signal, so
- * that the step under way is finished and the state stays one that can be explained; the second one ends the
- * process at once, which loses nothing either.
+ * Gives `work` this machine's roles and, by ssh, those of others. Ctrl-C and its like abort the session's
+ * signal, so that the step under way is finished and the state stays one that can be explained; the second
+ * one ends the process at once, which loses nothing either.
  */
-export async function withSession<T>(reporter: Reporter, work: (session: Session) => Promise<T>): Promise<T> {
+export async function withSession<T>(
+  reporter: Reporter,
+  named: readonly string[],
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
   const folders = { state: stateFolder(), run: runFolder() };
-  const host = await localHost(folders);
+  const open = new Map<string | null, Host>([[null, await localHost(folders)]]);
+  const at = (reach: string | null): Host => {
+    let host = open.get(reach);
+    if (host === undefined) {
+      host = remoteHost(reach!, { onLog: (line) => reporter.message("warn", line) });
+      open.set(reach, host);
+    }
+    return host;
+  };
   const interruption = new AbortController();
   const interrupt = () => {
     if (interruption.signal.aborted) process.exit(exitCodes.interrupted);
@@ -47,11 +54,37 @@ export async function withSession<T>(reporter: Reporter, work: (session: Session
   };
   for (const signal of signals) process.on(signal, interrupt);
   try {
-    return await work({ source: host, destination: host, reporter, folders, signal: interruption.signal });
+    const hosts = { at, book: new AddressBook(folders.state), named };
+    return await work({ hosts, reporter, signal: interruption.signal });
   } finally {
     for (const signal of signals) process.removeListener(signal, interrupt);
-    await host.close();
+    await Promise.all([...open.values()].map((host) => host.close()));
   }
+}
+
+/** As `withSession`, for a migration that is there already, wherever its hosts are. */
+export async function withMigration<T>(
+  reporter: Reporter,
+  id: string,
+  named: readonly string[],
+  work: (session: Session & Context) => Promise<T>,
+): Promise<T> {
+  return await withSession(
+    reporter,
+    named,
+    async (session) => await work({ ...session, ...await findHosts(session.hosts, id) }),
+  );
+}
+
+/** As `withSession`, with both roles on this machine. */
+export async function withHere<T>(
+  reporter: Reporter,
+  work: (session: Session & Context) => Promise<T>,
+): Promise<T> {
+  return await withSession(reporter, [], async (session) => {
+    const here = session.hosts.at(null);
+    return await work({ ...session, source: here, destination: here });
+  });
 }
 
 export function reporterFor(args: { readonly json?: boolean }): Reporter {
@@ -62,45 +95,54 @@ export function showStatus(reporter: Reporter, status: MigrationStatus): void {
   reporter.result({ json: status, lines: statusLines(status) });
 }
 
-/** Lets the migration go on without this command. */
-export function detach(session: Session, id: string): void {
-  const driver = readDriver(roleFolders(session.folders, "destination", id));
-  if (driver !== undefined && driver !== process.pid) return;
-  const { program, args } = selfCommand(["drive", id]);
-  const folder = roleFolders(session.folders, "destination", id).state;
-  // Any descriptor will do, whatever execa's types say.
-  const log = openSync(join(folder, "driver.log"), "a", 0o600) as 3;
-  try {
-    const child = execa(program, args, {
-      cwd: "/",
-      env: { DLSM_STATE_DIR: session.folders.state, DLSM_RUN_DIR: session.folders.run },
-      stdio: ["ignore", log, log],
-      detached: true,
-      cleanup: false,
-      reject: false,
-    });
-    child.nodeChildProcess.unref();
-  } finally {
-    closeSync(log);
+/** Lets the migration go on without this command, by a process on the destination's host. */
+export async function detach({ source, destination, reporter }: Context, id: string): Promise<void> {
+  const [entry] = await destination.ask("destination.list", { id });
+  const reach = source === destination ? null : entry?.source.reach ?? null;
+  if (reach !== null) {
+    const { problem } = await destination.ask("host.reachSsh", { destination: reach });
+    if (problem !== null) {
+      reporter.message(
+        "warn",
+        `${id}: its destination cannot reach the source as ${reach} by ssh (${problem}): the data comes all ` +
+          `the same; at the end dlsm resume ${id} from here releases the export`,
+      );
+    }
   }
+  await destination.ask("driver.leave", { id, goOn: true });
+}
+
+/** Takes a migration that was taken back out of the address book. */
+export async function forgetIfGone(context: Session & Context, id: string): Promise<void> {
+  const { disks, sourceProblem, destinationProblem } = await observe(context, id);
+  const isGone = disks.length === 0 && sourceProblem === null && destinationProblem === null;
+  if (isGone) context.hosts.book.remove(id);
 }
 
 /** What follows the set-up: the hand-off, then the rest, in this process or in the background. */
 export async function goOn(
-  session: Session,
-  entry: DestinationEntry,
+  session: Session & Context,
+  id: string,
   options: { readonly force: boolean; readonly detach: boolean },
 ): Promise<void> {
   const { reporter } = session;
-  const { id } = entry;
-  const isHandedOver = await handOffNew(session, entry, options.force);
+  let isHandedOver;
+  try {
+    isHandedOver = await handOffNew(session, await observeKnown(session, id), options.force);
+  } catch (error) {
+    await forgetIfGone(session, id);
+    throw error;
+  }
   const status = await statusById(session, id);
   if (options.detach) {
-    detach(session, id);
+    await detach(session, id);
     showStatus(reporter, status);
     return;
   }
-  reporter.message("info", `${id}: the disk can be used at ${status.disks[0].nbdUri}`);
+  const where = session.destination.reach === null ? "" : ` on ${status.destination.host}`;
+  for (const { nbdUri } of status.disks) {
+    reporter.message("info", `${id}: the disk can be used at ${nbdUri}${where}`);
+  }
   if (!isHandedOver) {
     reporter.message("info", `when its user has stopped on the source: dlsm activate ${id}`);
   }
@@ -108,36 +150,23 @@ export async function goOn(
 }
 
 /** Follows the migration to its end in this process; on Ctrl-C it goes on in the background. */
-export async function follow(session: Session, id: string): Promise<void> {
+export async function follow(session: Session & Context, id: string): Promise<void> {
+  const { reporter, signal, destination, hosts } = session;
   try {
-    report(session.reporter, id, await drive(session, id));
+    report(reporter, id, await new Driver(session, id, { runsCommand: true }).run());
+    hosts.book.remove(id);
   } catch (error) {
-    if (!session.signal.aborted) throw error;
-    detach(session, id);
+    if (!signal.aborted) throw error;
+    try {
+      await destination.ask("driver.leave", { id, goOn: true });
+    } catch (cause) {
+      // It goes on by itself when it notices that nobody is there.
+      if (!isUnreachable(cause)) throw cause;
+    }
     throw new InterruptedError(`interrupted; ${id} goes on in the background`, {
       hint: `see how far it is with dlsm status ${id}`,
       cause: error,
     });
-  }
-}
-
-/** Drives the migration, or follows it while another process does. */
-export async function drive(session: Session, id: string): Promise<Outcome> {
-  let last: MigrationStatus | undefined;
-  for (;;) {
-    const status = await findStatus(session, id);
-    if (status === undefined) return { end: "gone", status: last, comparedBytes: undefined };
-    last = status;
-    const place = becomeDriver(roleFolders(session.folders, "destination", id));
-    if (place !== undefined) {
-      try {
-        return await new Driver(session, id).run();
-      } finally {
-        place.release();
-      }
-    }
-    session.reporter.progress(status);
-    await sleep(200, undefined, { signal: session.signal });
   }
 }
 

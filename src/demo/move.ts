@@ -6,7 +6,9 @@ import { formatDuration, formatSize } from "../lib/units.ts";
 import {
   type Context,
   Driver,
-  handOff,
+  handOffNew,
+  limit,
+  newId,
   type Outcome,
   planMigration,
   setUp,
@@ -88,9 +90,12 @@ class Move {
   async run(): Promise<Moved> {
     const { disk, destination, folders } = this.#options;
     const context = this.#context;
-    const id = await planMigration(context, {
-      source: disk.path,
-      destination,
+    const id = newId();
+    await planMigration(context, {
+      id,
+      disks: [{ source: disk.path, destination }],
+      portal: null,
+      tunnel: false,
       handoff: "now",
       handoffCommand: null,
       activation: "explicit",
@@ -99,13 +104,14 @@ class Move {
       sourceTimeoutMs: null,
       verify: true,
       holdCutover: false,
+      keepSource: false,
       force: false,
     });
     let driving: Promise<Outcome> | undefined;
     let problem: unknown;
     try {
-      await handOff(context, await setUp(context, id), false);
-      driving = new Driver(context, id).run();
+      await handOffNew(context, await setUp(context, id), false);
+      driving = new Driver(context, id, { runsCommand: false }).run();
       driving.catch((error) => {
         problem ??= error;
         this.#stop.abort();
@@ -158,7 +164,7 @@ class Move {
       );
 
       this.#say("the sync may go at full speed now; a client goes on reading");
-      await this.#context.destination.ask("destination.limit", { id, bytesPerSecond: null });
+      await limit(this.#context, id, null);
       await this.#readUntilSynced(id, reader);
       for (const client of clients) await client.close();
       return { usableAfterMs, firstReadsMs };

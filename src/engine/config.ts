@@ -1,11 +1,11 @@
 /** What an engine is told when it starts; kept in the state folder, mode 0600, because it holds secrets. */
 import * as v from "valibot";
 import { Journal } from "../lib/journal.ts";
+import { isDestination } from "../ssh/mod.ts";
 
 const bytes = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const text = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
-/** No option of ssh, and nothing that a proxy command's shell would take apart. */
-const sshDestination = v.pipe(v.string(), v.regex(/^[A-Za-z0-9_][\w.@:%+~-]{0,254}$/));
+const sshDestination = v.pipe(v.string(), v.check(isDestination));
 const credentials = v.object({ user: text, secret: text });
 
 /** Everything that is needed to read the source's export. A secret. */

@@ -125,6 +125,7 @@ export class Engine {
       rateBytesPerSecond: Math.round(rate),
       etaSeconds: volume.sync.state === "running" || absentBytes === 0 ? etaSeconds(absentBytes, rate) : null,
       sync: volume.sync.state,
+      limitBytesPerSecond: volume.sync.bytesPerSecond === Infinity ? null : volume.sync.bytesPerSecond,
       isConnected: this.#source.isConnected,
       isSourceDetached: this.#isSourceDetached,
       sourceError: this.#isSourceDetached ? null : this.#source.lastError ?? null,

@@ -18,6 +18,8 @@ export interface EngineStatus {
   readonly rateBytesPerSecond: number;
   readonly etaSeconds: number | null;
   readonly sync: SyncState;
+  /** Limit of the background sync; null for none. */
+  readonly limitBytesPerSecond: number | null;
   /** Both sessions with the source are logged in. */
   readonly isConnected: boolean;
   /** The source is no longer needed, and the engine has logged out of it. */

@@ -105,6 +105,11 @@ export class Sync {
   }
 
   /** @param bytesPerSecond Infinity for no limit */
+  /** The limit; Infinity for none. */
+  get bytesPerSecond(): number {
+    return this.#deps.bucket.bytesPerSecond;
+  }
+
   setRate(bytesPerSecond: number): void {
     this.#deps.bucket.setRate(bytesPerSecond, this.#deps.clock.now());
     this.#stopWaiting();

@@ -1,6 +1,6 @@
 /** The two roles by hand, when there is no connection between their hosts: a ticket carries what is needed. */
 import { PreconditionError } from "../lib/errors.ts";
-import { describeUsers, type DestinationEntry, encodeTicket, type Ticket } from "../role/mod.ts";
+import { describeUsers, encodeTicket, type Ticket } from "../role/mod.ts";
 import { type Context } from "./context.ts";
 import { type MigrateRequest, newId } from "./start.ts";
 
@@ -25,18 +25,28 @@ export async function exportByHand(
     );
   }
   const id = newId();
-  const exported = await source.ask("source.export", { id, ...request, destination: null });
-  return { id, ticket: encodeTicket({ id, source: { host: disk.host, path: disk.path }, export: exported }) };
+  const exported = await source.ask("source.export", { id, ...request, tunnel: null, destination: null });
+  const place = { host: disk.host, path: disk.path, reach: null };
+  return { id, ticket: encodeTicket({ id, source: place, export: exported }) };
+}
+
+/** What `attach` can be told about the volume, and where it goes. */
+export interface AttachRequest extends
+  Pick<
+    MigrateRequest,
+    "handoff" | "activation" | "blockBytes" | "bytesPerSecond" | "sourceTimeoutMs" | "holdCutover" | "force"
+  > {
+  readonly destination: string;
 }
 
 /** Attaches a destination to an export made elsewhere. */
 export async function attachByTicket(
   context: Context,
   ticket: Ticket,
-  request: Omit<MigrateRequest, "source" | "handoffCommand">,
-): Promise<DestinationEntry> {
+  request: AttachRequest,
+): Promise<void> {
   const { destination } = context;
-  const { id, source } = ticket;
+  const { id, source, export: { address, port } } = ticket;
   if ((await destination.ask("destination.list", { id })).length > 0) {
     throw new PreconditionError(`the ticket is in use: ${id} is attached already`, {
       hint: `see dlsm status ${id}`,
@@ -44,6 +54,8 @@ export async function attachByTicket(
   }
   await destination.ask("destination.plan", {
     id,
+    diskCount: 1,
+    network: { portal: { address, port }, allow: address, tunnel: null },
     path: request.destination,
     force: request.force,
     sizeBytes: ticket.export.sizeBytes,
@@ -52,16 +64,18 @@ export async function attachByTicket(
     bytesPerSecond: request.bytesPerSecond,
     sourceTimeoutMs: request.sourceTimeoutMs,
     source,
+    destinationReach: null,
     options: {
       handoff: request.handoff ?? "manual",
       handoffCommand: null,
       verify: false,
       holdCutover: request.holdCutover,
       byTicket: true,
+      keepSource: false,
     },
   });
   try {
-    return await destination.ask("destination.attach", { id, export: ticket.export });
+    await destination.ask("destination.attach", { id, export: ticket.export });
   } catch (error) {
     await destination.ask("destination.abort", { id, force: false });
     throw error;

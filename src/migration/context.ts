@@ -1,55 +1,61 @@
 /** What the commands of a migration work with: the hosts of its two roles, and where to report. */
-import { PreconditionError } from "../lib/errors.ts";
+import { messageOf, PreconditionError, UnreachableError } from "../lib/errors.ts";
 import type { MigrationStatus, Reporter } from "../report/mod.ts";
-import type { DestinationEntry, Host, SourceEntry } from "../role/mod.ts";
-import { statusesOf, statusOf } from "./status.ts";
+import type { Host } from "../role/mod.ts";
+import { statusOf } from "./status.ts";
+import { disksOf, type View } from "./view.ts";
 
 export interface Context {
   readonly source: Host;
+  /** The same object as `source` if it is the same host. */
   readonly destination: Host;
   readonly reporter: Reporter;
   /** Aborted by Ctrl-C and its like; looked at between steps. */
   readonly signal: AbortSignal;
 }
 
-export interface Entries {
-  readonly source: SourceEntry | undefined;
-  readonly destination: DestinationEntry | undefined;
-}
-
-/** What both roles know of one migration. */
-export async function entriesOf({ source, destination }: Context, id: string): Promise<Entries> {
+/** What both hosts know of one migration. A host that cannot be reached is a problem in the view, no error. */
+export async function observe({ source, destination }: Context, id: string): Promise<View> {
   const [sources, destinations] = await Promise.all([
-    source.ask("source.list", { id }),
-    destination.ask("destination.list", { id }),
+    reached(() => source.ask("source.list", { id })),
+    reached(() => destination.ask("destination.list", { id })),
   ]);
-  return { source: sources[0], destination: destinations[0] };
+  return {
+    id,
+    disks: disksOf(id, sources.answer ?? [], destinations.answer ?? []),
+    sourceProblem: sources.problem,
+    destinationProblem: destinations.problem,
+  };
 }
 
-/** As `entriesOf`; throws PreconditionError if nobody knows the id. */
-export async function knownEntries(context: Context, id: string): Promise<Entries> {
-  const entries = await entriesOf(context, id);
-  if (entries.source === undefined && entries.destination === undefined) {
-    throw new PreconditionError(`there is no migration ${id}`, { hint: "dlsm status lists them" });
-  }
-  return entries;
-}
-
-export async function allStatuses({ source, destination }: Context): Promise<MigrationStatus[]> {
-  return statusesOf(await source.ask("source.list", {}), await destination.ask("destination.list", {}));
+/** As `observe`; throws PreconditionError if nobody knows the id. */
+export async function observeKnown(context: Context, id: string): Promise<View> {
+  const view = await observe(context, id);
+  if (view.disks.length > 0) return view;
+  const problem = view.destinationProblem ?? view.sourceProblem;
+  if (problem !== null) throw new PreconditionError(`nobody can tell where ${id} stands: ${problem}`);
+  throw new PreconditionError(`there is no migration ${id}`, {
+    hint: "dlsm status lists them; --host HOST looks on another host",
+  });
 }
 
 /** Throws PreconditionError if nobody knows the id. */
 export async function statusById(context: Context, id: string): Promise<MigrationStatus> {
-  return statusFrom(await knownEntries(context, id))!;
+  return statusOf(await observeKnown(context, id));
 }
 
-/** Undefined if nobody knows the id (any more). */
-export async function findStatus(context: Context, id: string): Promise<MigrationStatus | undefined> {
-  return statusFrom(await entriesOf(context, id));
+export interface Reached<T> {
+  /** Undefined if the host could not be asked. */
+  readonly answer: T | undefined;
+  readonly problem: string | null;
 }
 
-function statusFrom({ source, destination }: Entries): MigrationStatus | undefined {
-  if (destination !== undefined) return statusOf(destination, source);
-  return source === undefined ? undefined : statusesOf([source], [])[0];
+/** Asks a host that may be out of reach. */
+export async function reached<T>(ask: () => Promise<T>): Promise<Reached<T>> {
+  try {
+    return { answer: await ask(), problem: null };
+  } catch (error) {
+    if (!(error instanceof UnreachableError)) throw error;
+    return { answer: undefined, problem: messageOf(error) };
+  }
 }

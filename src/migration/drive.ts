@@ -1,28 +1,26 @@
 /**
- * Drives a migration from wherever it is to its end: keeps engine and export running, and when all blocks are
- * here verifies, releases the source and cuts over. It keeps nothing itself: it can be killed and started
- * again, on the command line (`resume`) or in the background.
- *
- * | phase    | what it does                                                              |
- * |----------|---------------------------------------------------------------------------|
- * | attached | waits for `activate` (or the first write)                                 |
- * | active   | waits for the sync                                                        |
- * | synced   | verifies if asked to, lets the engine log out, releases the export        |
- * | released | cuts over when no client is connected (unless held, or when forced)       |
+ * Drives a migration from wherever it is to its end, as machine.ts says; follows it while another process
+ * drives. It keeps nothing itself: it can be killed and started again, on the command line (`resume`) or in
+ * the background. A host that cannot be reached is waited for; what the other one can do is done meanwhile.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { FailedError } from "../lib/errors.ts";
+import { FailedError, messageOf, PreconditionError, UnreachableError } from "../lib/errors.ts";
 import type { MigrationStatus } from "../report/mod.ts";
-import type { DestinationEntry } from "../role/mod.ts";
-import { type Context, entriesOf } from "./context.ts";
-import { phaseOf, statusOf } from "./status.ts";
-import { requireSame, verify } from "./verify.ts";
+import { type Context, observe, type Reached, reached } from "./context.ts";
+import { nextSteps, type Step } from "./machine.ts";
+import { statusOf } from "./status.ts";
+import { doStep } from "./steps.ts";
+import { destinationsOf, disksOf, isLost, type View } from "./view.ts";
 
-const pollMs = 200;
+const localPollMs = 200;
+const remotePollMs = 500;
 /** The source may be out of reach this long before its export is looked after. */
 const patienceMs = 2_000;
 /** Engines or exports started again within one run at most; more, and something is wrong with them. */
 const maxRestarts = 20;
+/** Until a host that could not be reached is tried again. */
+const firstRetryMs = 1_000;
+const maxRetryMs = 30_000;
 
 export interface Outcome {
   /** "gone": another process ended the migration meanwhile. */
@@ -32,99 +30,151 @@ export interface Outcome {
   readonly comparedBytes: number | undefined;
 }
 
+export interface DriveOptions {
+  /** Run the hand-off command, if it was not run yet; only where the user gave it. */
+  readonly runsCommand: boolean;
+  /** End instead of following when another process drives. */
+  readonly isBackground?: boolean;
+}
+
 export class Driver {
   readonly #context: Context;
   readonly #id: string;
+  readonly #options: DriveOptions;
+  readonly #source = new Patience();
+  readonly #destination = new Patience();
+  /** When each disk's engine was first seen without its source. */
+  readonly #lostSinceMs = new Map<string, number>();
   #restarts = 0;
   #lastWarning: string | null = null;
-  #unreachableSinceMs: number | undefined;
+  #note: string | null = null;
   #status: MigrationStatus | undefined;
   #comparedBytes: number | undefined;
 
-  constructor(context: Context, id: string) {
+  constructor(context: Context, id: string, options: DriveOptions) {
     this.#context = context;
     this.#id = id;
+    this.#options = options;
   }
 
   /** Resolves at the end of the migration. Throws FailedError when somebody has to mend something first. */
   async run(): Promise<Outcome> {
-    const { signal } = this.#context;
-    for (;;) {
-      signal.throwIfAborted();
-      const { destination: entry, source } = await entriesOf(this.#context, this.#id);
-      if (entry === undefined) {
-        return { end: "gone", status: this.#status, comparedBytes: this.#comparedBytes };
+    const { signal, source, destination } = this.#context;
+    const pollMs = source.reach === null && destination.reach === null ? localPollMs : remotePollMs;
+    try {
+      for (;;) {
+        signal.throwIfAborted();
+        const end = await this.#turn();
+        if (end !== undefined) return { end, status: this.#status, comparedBytes: this.#comparedBytes };
+        await sleep(pollMs, undefined, { signal });
       }
-      this.#status = statusOf(entry, source);
-      this.#context.reporter.progress(this.#status);
-      this.#warnOnce(this.#status.lastError);
-      await this.#keepRunning(entry);
-      if (await this.#advance(entry)) {
-        this.#status = endedStatus(this.#status);
-        return { end: "done", status: this.#status, comparedBytes: this.#comparedBytes };
-      }
-      await sleep(pollMs, undefined, { signal });
+    } finally {
+      if (!signal.aborted) await this.#leave(false);
     }
   }
 
-  /** One step forward, if there is one to make now. True at the end. */
-  async #advance(entry: DestinationEntry): Promise<boolean> {
-    const { destination, source } = this.#context;
-    const id = this.#id;
-    const phase = phaseOf(entry);
-    if (phase === "active" && entry.engine?.sync === "stopped") {
-      const { host, path } = entry.destination;
-      const why = entry.engine.lastError ?? "it did not say why";
-      throw new FailedError(`the sync of ${id} to ${host}:${path} stopped: ${why}`, {
-        hint: `mend that (make space, for instance), then dlsm resume ${id}; the volume goes on meanwhile`,
-      });
+  /** One look, and what can be done after it. */
+  async #turn(): Promise<Outcome["end"] | undefined> {
+    const { destination } = this.#context;
+    if (!this.#destination.isDue()) return undefined;
+    const view = await this.#observe();
+    if (view.destinationProblem !== null) {
+      this.#destination.failed();
+      this.#warnOnce(`${view.destinationProblem}; trying again`);
+      return undefined;
     }
-    if (phase === "synced") {
-      if (entry.options.verify && entry.verified === null) {
-        const verified = await verify(this.#context, id);
-        this.#comparedBytes = verified.comparedBytes;
-        requireSame(id, verified);
-      } else if (entry.verified === "different") {
-        throw new FailedError(`verification of ${id} found a difference`, {
-          hint: `look again with dlsm verify ${id}`,
-        });
+    const wasAway = this.#destination.worked();
+    if (destinationsOf(view).length === 0) return "gone";
+    this.#status = statusOf(view);
+    this.#context.reporter.progress(this.#status);
+    this.#warnOnce(this.#status.lastError);
+    try {
+      if (!await destination.ask("driver.take", { id: this.#id })) {
+        return this.#options.isBackground && !wasAway ? "gone" : undefined;
       }
-      await destination.ask("destination.detachSource", { id });
-      if (!entry.options.byTicket) await source.ask("source.release", { id, force: true });
-      await destination.ask("destination.setReleased", { id });
-      return false;
+      return await this.#doSteps(view) ? this.#ended() : undefined;
+    } catch (error) {
+      // What it was about is looked up when the host is back.
+      if (!(error instanceof UnreachableError)) throw error;
+      return undefined;
     }
-    if (phase !== "released") return false;
-    const { isDone } = await destination.ask("destination.finish", { id });
-    return isDone;
   }
 
-  /** Starts again what was killed. */
-  async #keepRunning(entry: DestinationEntry): Promise<void> {
-    const { destination, source } = this.#context;
-    const id = this.#id;
-    if (entry.state === "finishing") return;
-    if (entry.state !== "attached") {
-      throw new FailedError(`${id} was not set up completely`, { hint: `dlsm resume ${id} does it over` });
+  async #observe(): Promise<View> {
+    if (this.#source.isDue()) {
+      const view = await observe(this.#context, this.#id);
+      if (view.sourceProblem === null) this.#source.worked();
+      else this.#source.failed(view.sourceProblem);
+      return view;
     }
-    if (entry.engine === null) {
-      this.#countRestart("the engine");
-      await destination.ask("destination.ensure", { id, export: null, force: false });
-      return;
+    const ask = () => this.#context.destination.ask("destination.list", { id: this.#id });
+    const { answer, problem }: Reached<Awaited<ReturnType<typeof ask>>> = await reached(ask);
+    return {
+      id: this.#id,
+      disks: disksOf(this.#id, [], answer ?? []),
+      sourceProblem: this.#source.problem,
+      destinationProblem: problem,
+    };
+  }
+
+  /** True when the migration is over. */
+  async #doSteps(view: View): Promise<boolean> {
+    const steps = nextSteps(view, { lost: this.#lost(view) })
+      .filter(({ name }) => name !== "command" || this.#options.runsCommand);
+    let finished = 0;
+    let note = view.sourceProblem;
+    for (const step of steps) {
+      this.#context.signal.throwIfAborted();
+      if (view.sourceProblem !== null && needsSource.has(step.name)) continue;
+      try {
+        finished += await this.#do(view, step) ? 1 : 0;
+      } catch (error) {
+        if (!isWaitedOut(error, step)) throw error;
+        note = messageOf(error);
+        this.#warnOnce(note);
+        // What follows the step that does not go is for later, too.
+        break;
+      }
     }
-    const isNeeded = entry.engine.state !== "synced" && !entry.isReleased && !entry.options.byTicket;
-    if (!isNeeded || entry.engine.isConnected) {
-      this.#unreachableSinceMs = undefined;
-      return;
+    await this.#tell(note);
+    return finished === destinationsOf(view).length;
+  }
+
+  /** True if this disk's migration is over. */
+  async #do(view: View, step: Step): Promise<boolean> {
+    if (step.name === "startEngine") this.#countRestart("the engine");
+    if (step.name === "startExport") {
+      this.#countRestart("tgtd");
+      this.#lostSinceMs.delete(step.id);
     }
-    this.#unreachableSinceMs ??= performance.now();
-    if (performance.now() - this.#unreachableSinceMs < patienceMs) return;
-    this.#unreachableSinceMs = undefined;
-    const [before] = await source.ask("source.list", { id });
-    if (before !== undefined && before.tgtdPid !== null) return;
-    this.#countRestart("tgtd");
-    const ticket = await source.ask("source.ensure", { id, force: false });
-    await destination.ask("destination.ensure", { id, export: ticket, force: false });
+    const { isFinished = false, comparedBytes } = await doStep(this.#context, view, step);
+    if (comparedBytes !== undefined) this.#comparedBytes = (this.#comparedBytes ?? 0) + comparedBytes;
+    return isFinished;
+  }
+
+  #lost(view: View): Set<string> {
+    const now = performance.now();
+    const lost = new Set<string>();
+    for (const entry of destinationsOf(view)) {
+      if (!isLost(entry)) this.#lostSinceMs.delete(entry.id);
+      else if (!this.#lostSinceMs.has(entry.id)) this.#lostSinceMs.set(entry.id, now);
+      else if (now - this.#lostSinceMs.get(entry.id)! >= patienceMs) lost.add(entry.id);
+    }
+    return lost;
+  }
+
+  #ended(): "done" {
+    this.#status = endedStatus(this.#status!);
+    return "done";
+  }
+
+  /** Gives the driver's place back; at the destination, if it can be reached, where a process may go on. */
+  async #leave(goOn: boolean): Promise<void> {
+    try {
+      await this.#context.destination.ask("driver.leave", { id: this.#id, goOn });
+    } catch (error) {
+      if (!(error instanceof UnreachableError)) throw error;
+    }
   }
 
   /** What holds it up and may mend itself; what does not is an error in its place. */
@@ -135,6 +185,13 @@ export class Driver {
     this.#lastWarning = problem;
   }
 
+  /** For those who ask for the status elsewhere. */
+  async #tell(note: string | null): Promise<void> {
+    if (note === this.#note) return;
+    this.#note = note;
+    await this.#context.destination.ask("driver.note", { id: this.#id, note });
+  }
+
   #countRestart(what: string): void {
     this.#context.reporter.message("warn", `${what} of ${this.#id} is gone: starting it again`);
     if (++this.#restarts > maxRestarts) {
@@ -142,6 +199,40 @@ export class Driver {
         hint: `see its log, then dlsm resume ${this.#id}`,
       });
     }
+  }
+}
+
+const needsSource: ReadonlySet<Step["name"]> = new Set(["startExport", "verify", "release"]);
+
+/** The source is away, or still in use after another volume was handed over already: both pass. */
+function isWaitedOut(error: unknown, { name }: Step): boolean {
+  if (error instanceof UnreachableError) return true;
+  return name === "handOff" && error instanceof PreconditionError;
+}
+
+/** When a host that could not be reached is asked again. */
+class Patience {
+  problem: string | null = null;
+  #retryMs = firstRetryMs;
+  #dueAtMs = 0;
+
+  isDue(): boolean {
+    return performance.now() >= this.#dueAtMs;
+  }
+
+  failed(problem: string | null = null): void {
+    this.problem = problem;
+    this.#dueAtMs = performance.now() + this.#retryMs;
+    this.#retryMs = Math.min(2 * this.#retryMs, maxRetryMs);
+  }
+
+  /** Whether it had failed before. */
+  worked(): boolean {
+    const hadFailed = this.#dueAtMs > 0;
+    this.problem = null;
+    this.#retryMs = firstRetryMs;
+    this.#dueAtMs = 0;
+    return hadFailed;
   }
 }
 

@@ -1,8 +1,11 @@
 /** The door of the migration: what the commands can do with one. */
-export { allStatuses, type Context, findStatus, knownEntries, statusById } from "./context.ts";
+export { AddressBook } from "./address-book.ts";
+export { attachByTicket, type AttachRequest, exportByHand } from "./by-hand.ts";
+export { type Context, observe, observeKnown, statusById } from "./context.ts";
 export { Driver, endedStatus, type Outcome } from "./drive.ts";
-export { activate, handOff, handOffNew, type MigrateRequest, planMigration, setUp } from "./start.ts";
+export { allStatuses, findHosts, type Hosts } from "./hosts.ts";
+export { handOffNew, type MigrateRequest, newId, planMigration, setUp } from "./start.ts";
 export { nbdUriOf } from "./status.ts";
-export { abort, allowCutover, knownDestination, resume } from "./steer.ts";
-export { attachByTicket, exportByHand } from "./by-hand.ts";
+export { abort, activate, allowCutover, askAll, knownDestinations, limit, resume } from "./steer.ts";
 export { requireSame, type Verified, verify } from "./verify.ts";
+export { destinationsOf } from "./view.ts";

@@ -1,96 +1,116 @@
-/** Setting a migration up: plan, export, attach, hand-off. Each step can be repeated, so that `resume` uses them too. */
+/** Setting a migration up: what can be checked is checked, then planned, exported, attached, handed over. */
 import { randomInt } from "node:crypto";
-import { execa } from "execa";
 import { FailedError, InterruptedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { formatSize } from "../lib/units.ts";
-import {
-  describeUsers,
-  type DestinationEntry,
-  type DiskUser,
-  type MigrationOptions,
-  type Plan,
-} from "../role/mod.ts";
-import { type Context, knownEntries } from "./context.ts";
-import { nbdUriOf } from "./status.ts";
+import { describeUsers, type MigrationOptions, type Plan } from "../role/mod.ts";
+import { type Context, observe, observeKnown } from "./context.ts";
+import { nextSetUpStep } from "./machine.ts";
+import { chooseNetwork, type NetworkWishes } from "./network.ts";
+import { doSetUpStep, doStep, handOff } from "./steps.ts";
+import { destinationsOf, diskIds, phaseOf, type View } from "./view.ts";
 
-export interface MigrateRequest {
-  readonly source: string;
-  readonly destination: string;
-  /** Undefined: now, if nobody has the source open for writing. */
+export interface MigrateRequest extends NetworkWishes {
+  readonly id: string;
+  /** Paths on the source's and the destination's host. */
+  readonly disks: readonly { readonly source: string; readonly destination: string }[];
+  /** Undefined: now, if nobody has a source open for writing. */
   readonly handoff: "now" | "manual" | undefined;
   readonly handoffCommand: string | null;
   readonly activation: "explicit" | "first-write";
   readonly blockBytes: number;
+  /** For all disks together. */
   readonly bytesPerSecond: number | null;
   readonly sourceTimeoutMs: number | null;
   readonly verify: boolean;
   readonly holdCutover: boolean;
+  readonly keepSource: boolean;
   readonly force: boolean;
 }
 
-/** Where the source's portal listens, and who may log in. */
-const localAddress = "127.0.0.1";
-
-/** Checks everything that can be checked and writes the plan down; nothing else is changed. Returns the id. */
-export async function planMigration(context: Context, request: MigrateRequest): Promise<string> {
-  const { source, destination, reporter } = context;
-  const from = await source.ask("source.inspect", { path: request.source });
+/** Checks everything that can be checked on both hosts and writes the plan down; nothing else is changed. */
+export async function planMigration(context: Context, request: MigrateRequest): Promise<void> {
+  const { destination } = context;
   const options: MigrationOptions = {
     handoff: request.handoffCommand !== null ? "command" : request.handoff ?? "now",
     handoffCommand: request.handoffCommand,
     verify: request.verify,
-    holdCutover: request.holdCutover,
+    holdCutover: request.holdCutover || request.keepSource,
     byTicket: false,
+    keepSource: request.keepSource,
   };
-  if (options.handoff === "now" && !request.force) refuseUsers(`${from.host}:${from.path}`, from.users);
+  const chosen = await chooseNetwork(context, request);
+  const ids = diskIds(request.id, request.disks.length);
+  const plans: Plan[] = [];
+  for (const [index, paths] of request.disks.entries()) {
+    const disk = await inspectDisk(context, request, paths, options);
+    plans.push({
+      id: ids[index],
+      diskCount: ids.length,
+      network: chosen.network,
+      path: disk.to.path,
+      force: request.force,
+      sizeBytes: disk.from.sizeBytes,
+      blockBytes: request.blockBytes,
+      activation: request.activation,
+      bytesPerSecond: request.bytesPerSecond,
+      sourceTimeoutMs: request.sourceTimeoutMs,
+      source: { host: disk.from.host, path: disk.from.path, reach: chosen.sourceReach },
+      destinationReach: chosen.destinationReach,
+      options,
+    });
+  }
+  try {
+    for (const plan of plans) await destination.ask("destination.plan", plan);
+  } catch (error) {
+    await takeBack(context, request.id);
+    throw error;
+  }
+}
+
+async function inspectDisk(
+  { source, destination, reporter }: Context,
+  { force }: MigrateRequest,
+  paths: MigrateRequest["disks"][number],
+  { handoff }: MigrationOptions,
+) {
+  const from = await source.ask("source.inspect", { path: paths.source });
+  if (handoff === "now" && !force && from.users.length > 0) {
+    throw new PreconditionError(
+      `the source ${from.host}:${from.path} can still be written by ${describeUsers(from.users)}`,
+      {
+        hint: "stop that first; or attach now and hand over later with --handoff manual or --handoff-command",
+      },
+    );
+  }
+  const { bootId } = await source.facts();
   const to = await destination.ask("destination.inspect", {
-    path: request.destination,
+    path: paths.destination,
     sizeBytes: from.sizeBytes,
     sourceBlockBytes: from.blockBytes,
-    force: request.force,
-    source: { host: from.host, identity: from.identity, standsOn: [...from.standsOn] },
+    force,
+    source: { bootId, identity: from.identity, standsOn: [...from.standsOn] },
   });
   if (to.freeBytes !== null && to.freeBytes < from.sizeBytes) {
     reporter.message(
       "warn",
       `${to.path} may get up to ${formatSize(from.sizeBytes)}, and its file system has ${
         formatSize(to.freeBytes)
-      } ` +
-        "left: if that is not enough the sync stops, and goes on with dlsm resume when there is space",
+      } left: if that is not enough the sync stops, and goes on with dlsm resume when there is space`,
     );
   }
-  const plan: Plan = {
-    id: newId(),
-    path: to.path,
-    force: request.force,
-    sizeBytes: from.sizeBytes,
-    blockBytes: request.blockBytes,
-    activation: request.activation,
-    bytesPerSecond: request.bytesPerSecond,
-    sourceTimeoutMs: request.sourceTimeoutMs,
-    source: { host: from.host, path: from.path },
-    options,
-  };
-  await destination.ask("destination.plan", plan);
-  return plan.id;
+  return { from, to };
 }
 
-/** From the plan to the attached volume; on failure everything is taken away again and the error thrown. */
-export async function setUp(context: Context, id: string): Promise<DestinationEntry> {
-  const { source, destination, signal } = context;
+/** From the plan to the attached volumes; on failure everything is taken away again and the error thrown. */
+export async function setUp(context: Context, id: string): Promise<View> {
   try {
-    const { destination: plan, source: exported } = await knownEntries(context, id);
-    const isExported = exported !== undefined && exported.state !== "releasing";
-    const ticket = isExported
-      ? await source.ask("source.ensure", { id, force: false })
-      : await source.ask("source.export", {
-        id,
-        path: plan!.source.path,
-        portal: { address: localAddress, port: 0 },
-        allow: localAddress,
-        destination: plan!.destination,
-      });
-    if (!signal.aborted) return await destination.ask("destination.attach", { id, export: ticket });
+    for (;;) {
+      const view = await observeKnown(context, id);
+      const step = nextSetUpStep(view);
+      if (step === undefined) return view;
+      if (context.signal.aborted) break;
+      await doSetUpStep(context, view, step);
+    }
   } catch (error) {
     await takeBack(context, id);
     throw error;
@@ -100,100 +120,50 @@ export async function setUp(context: Context, id: string): Promise<DestinationEn
   });
 }
 
-/** The hand-off, as the options say; returns whether it has happened (else somebody has to `activate`). */
-export async function handOff(
-  context: Context,
-  entry: DestinationEntry,
-  isForced: boolean,
-): Promise<boolean> {
-  const { id, options } = entry;
-  if (entry.isActivated) return true;
-  if (options.handoff === "manual") return false;
-  if (options.handoff === "command") await runHandoffCommand(context, entry);
-  await activate(context, id, isForced);
-  return true;
-}
-
 /**
- * The hand-off of a migration that was just set up. If it is to be now and cannot, everything is taken back: a
- * command that is refused has changed nothing.
+ * The hand-off of a migration that was just set up, as its options say; returns whether it has happened (else
+ * somebody has to `activate`). If it is to be now and cannot, everything is taken back: a command that is
+ * refused has changed nothing.
  */
-export async function handOffNew(
-  context: Context,
-  entry: DestinationEntry,
-  isForced: boolean,
-): Promise<boolean> {
-  const { id, options, source } = entry;
-  if (options.handoff !== "now" || isForced || options.byTicket) {
-    return await handOff(context, entry, isForced);
+export async function handOffNew(context: Context, view: View, isForced: boolean): Promise<boolean> {
+  const entries = destinationsOf(view);
+  if (entries.every((entry) => phaseOf(entry) !== "attached")) return true;
+  const [{ options }] = entries;
+  switch (options.handoff) {
+    case "manual":
+      return false;
+    case "command":
+      await doStep(context, view, { name: "command", id: view.id });
+      return true;
+    case "now":
+      try {
+        await handOff(context, view, isForced);
+        return true;
+      } catch (error) {
+        if (!options.byTicket && error instanceof PreconditionError) await takeBack(context, view.id);
+        throw error;
+      }
   }
-  try {
-    refuseUsers(`${source.host}:${source.path}`, await context.source.ask("source.writers", { id }));
-  } catch (error) {
-    await takeBack(context, id);
-    throw error;
-  }
-  return await handOff(context, entry, isForced);
 }
 
-/** Refused while somebody can still write the source, unless forced. */
-export async function activate(context: Context, id: string, isForced: boolean): Promise<void> {
-  const { source: exported } = await knownEntries(context, id);
-  if (exported !== undefined && !isForced) {
-    const { host, path } = exported.source;
-    refuseUsers(`${host}:${path}`, await context.source.ask("source.writers", { id }), id);
-  }
-  await context.destination.ask("destination.activate", { id });
-}
-
-async function runHandoffCommand(context: Context, entry: DestinationEntry): Promise<void> {
-  const { id, options } = entry;
-  const command = options.handoffCommand ?? "true";
-  context.reporter.message("info", `running the hand-off command: ${command}`);
-  const { exitCode, signal, failed } = await execa("/bin/sh", ["-c", command], {
-    reject: false,
-    stdin: "ignore",
-    // Its output is for the log; stdout may carry the command's JSON.
-    stdout: 2 as never,
-    stderr: 2 as never,
-    env: {
-      DLSM_ID: id,
-      DLSM_NBD_SOCKET: entry.nbdSocket,
-      DLSM_NBD_URI: nbdUriOf(entry.nbdSocket),
-      DLSM_SOURCE: entry.source.path,
-      DLSM_DESTINATION: entry.destination.path,
-    },
-  });
-  if (!failed) return;
-  throw new FailedError(
-    `the hand-off command ended with ${signal ?? `exit code ${exitCode}`}: nothing was handed over`,
-    {
-      hint:
-        `try again with dlsm resume ${id}, hand over with dlsm activate ${id}, or give up with dlsm abort ${id}`,
-    },
-  );
-}
-
-/** Ends what was set up; the error that led here is more important than one of this. */
+/** Ends what was set up and not handed over; the error that led here is more important than one of this. */
 async function takeBack(context: Context, id: string): Promise<void> {
   try {
-    await context.destination.ask("destination.abort", { id, force: false });
-    await context.source.ask("source.release", { id, force: true });
+    const { disks, sourceProblem, destinationProblem } = await observe(context, id);
+    const problem = destinationProblem ?? sourceProblem;
+    if (problem !== null) throw new FailedError(problem);
+    for (const { id: diskId, destination } of disks) {
+      if (destination !== undefined) {
+        await context.destination.ask("destination.abort", { id: diskId, force: false });
+      }
+      await context.source.ask("source.release", { id: diskId, force: true });
+    }
   } catch (error) {
     context.reporter.message(
       "warn",
       `it could not be taken back (${messageOf(error)}): use dlsm abort ${id}`,
     );
   }
-}
-
-function refuseUsers(place: string, users: readonly DiskUser[], id?: string): void {
-  if (users.length === 0) return;
-  throw new PreconditionError(`the source ${place} can still be written by ${describeUsers(users)}`, {
-    hint: id === undefined
-      ? "stop that first; or attach now and hand over later with --handoff manual or --handoff-command"
-      : `stop that, then dlsm activate ${id}; --force hands over all the same and risks what is written there`,
-  });
 }
 
 /** Eight letters and digits; none that look alike. */

@@ -1,30 +1,40 @@
 /** A migration's status out of what its two roles say. Pure. */
-import { conditionOf, type DiskStatus, type MigrationStatus, type Phase } from "../report/mod.ts";
-import type { DestinationEntry, SourceEntry } from "../role/mod.ts";
+import { conditionOf, type DiskStatus, type MigrationStatus, phases, type Place } from "../report/mod.ts";
+import type { DestinationEntry, Endpoint, SourceEntry } from "../role/mod.ts";
+import { destinationsOf, isLost, phaseOf, type View, viewsOf } from "./view.ts";
 
-/** One status for each migration that either role knows, the oldest first. */
+/** One status for each migration that either list names, the oldest first. */
 export function statusesOf(
   sources: readonly SourceEntry[],
   destinations: readonly DestinationEntry[],
 ): MigrationStatus[] {
-  const statuses = destinations.map((entry) => statusOf(entry, sources.find(({ id }) => id === entry.id)));
-  for (const source of sources) {
-    if (!destinations.some(({ id }) => id === source.id)) statuses.push(exportStatus(source));
-  }
-  return statuses.sort((a, b) => a.createdAt.localeCompare(b.createdAt));
+  return sorted(viewsOf(sources, destinations).map(statusOf));
 }
 
-export function statusOf(entry: DestinationEntry, source: SourceEntry | undefined): MigrationStatus {
-  const disk = diskStatus(entry, source);
+export function sorted(statuses: readonly MigrationStatus[]): MigrationStatus[] {
+  return statuses.toSorted((a, b) => a.createdAt.localeCompare(b.createdAt));
+}
+
+/** The status of a migration of which a host knows something. */
+export function statusOf(view: View): MigrationStatus {
+  const entries = destinationsOf(view);
+  const [first] = entries;
+  if (first === undefined) return exportStatus(view);
+  const exported = view.disks.find(({ destination }) => destination === first)?.source;
+  const disks = view.disks.flatMap(({ destination, source }) =>
+    destination === undefined ? [] : [diskStatus(destination, source)]
+  );
+  const condition = conditionOf(disks);
   return {
-    id: entry.id,
-    phase: phaseOf(entry),
-    handoff: entry.options.handoff,
-    createdAt: entry.isReadable ? entry.createdAt : source?.createdAt ?? "",
-    source: placesOf(entry, source).source,
-    destination: placesOf(entry, source).destination,
-    disks: [disk],
-    ...conditionOf([disk]),
+    id: view.id,
+    phase: phases.find((phase) => entries.some((entry) => phaseOf(entry) === phase))!,
+    handoff: first.options.handoff,
+    createdAt: first.isReadable ? first.createdAt : exported?.createdAt ?? "",
+    source: placeOf(placesOf(first, exported).source),
+    destination: placeOf(placesOf(first, exported).destination),
+    disks,
+    ...condition,
+    lastError: condition.lastError ?? first.driverNote ?? view.sourceProblem,
   };
 }
 
@@ -34,16 +44,12 @@ function placesOf(entry: DestinationEntry, source: SourceEntry | undefined) {
   return { source: source?.source ?? entry.source, destination: source?.destination ?? entry.destination };
 }
 
-export function phaseOf(entry: DestinationEntry): Phase {
-  if (entry.state === "planned" || entry.state === "attaching") return "exported";
-  if (entry.state === "finishing" || entry.isReleased) return "released";
-  if (!entry.isActivated) return "attached";
-  return entry.engine?.state === "synced" ? "synced" : "active";
+function placeOf({ host, path }: Endpoint): Place {
+  return { host, path };
 }
 
 function diskStatus(entry: DestinationEntry, source: SourceEntry | undefined): DiskStatus {
   const { engine, stored } = entry;
-  const needsSource = engine !== null && !engine.isSourceDetached && engine.state !== "synced";
   return {
     source: placesOf(entry, source).source.path,
     destination: placesOf(entry, source).destination.path,
@@ -61,7 +67,7 @@ function diskStatus(entry: DestinationEntry, source: SourceEntry | undefined): D
     rateBytesPerSecond: engine?.rateBytesPerSecond ?? 0,
     etaSeconds: engine?.etaSeconds ?? null,
     paused: engine?.sync === "paused",
-    waitingForSource: needsSource && !engine.isConnected,
+    waitingForSource: isLost(entry),
     lastError: problemOf(entry, source),
   };
 }
@@ -75,6 +81,7 @@ function problemOf(entry: DestinationEntry, source: SourceEntry | undefined): st
   if (entry.problem !== null) {
     return entry.remedy === null ? entry.problem : `${entry.problem}: ${entry.remedy}`;
   }
+  if (source !== undefined && source.danger !== null && !entry.isReleased) return source.danger;
   if (entry.verified === "different") {
     return "verification found a difference between source and destination: the source is kept";
   }
@@ -87,25 +94,30 @@ function problemOf(entry: DestinationEntry, source: SourceEntry | undefined): st
   return null;
 }
 
-/** An export that no destination on this host belongs to. */
-function exportStatus(source: SourceEntry): MigrationStatus {
-  const lastError = source.problem ??
-    (source.state === "releasing"
-      ? `its release was cut short: dlsm release ${source.id} finishes it`
-      : null) ??
-    (source.tgtdPid === null ? "tgtd, which exports it, does not run" : null);
+/** Exports whose destination is not known here. */
+function exportStatus({ id, disks, destinationProblem }: View): MigrationStatus {
+  const sources = disks.flatMap(({ source }) => source === undefined ? [] : [source]);
+  const [first] = sources;
+  const problems = [...sources.map(exportProblem), destinationProblem];
   return {
-    id: source.id,
+    id,
     phase: "exported",
     handoff: "manual",
-    createdAt: source.createdAt,
-    source: source.source,
-    destination: source.destination ?? { host: null, path: "" },
+    createdAt: first.createdAt,
+    source: placeOf(first.source),
+    destination: first.destination === null ? { host: null, path: "" } : placeOf(first.destination),
     disks: [],
     paused: false,
     waitingForSource: false,
-    lastError,
+    lastError: problems.find((problem) => problem !== null) ?? null,
   };
+}
+
+function exportProblem({ id, state, problem, danger, tgtdPid }: SourceEntry): string | null {
+  if (problem !== null) return problem;
+  if (state === "releasing") return `its release was cut short: dlsm release ${id} finishes it`;
+  if (danger !== null) return danger;
+  return tgtdPid === null ? "tgtd, which exports it, does not run" : null;
 }
 
 export function nbdUriOf(socketPath: string): string {

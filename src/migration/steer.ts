@@ -1,9 +1,11 @@
-/** Steering one migration: resume, abort, cut over. */
-import { PreconditionError } from "../lib/errors.ts";
-import type { DestinationEntry } from "../role/mod.ts";
-import { type Context, knownEntries } from "./context.ts";
-import { handOff, setUp } from "./start.ts";
-import { phaseOf } from "./status.ts";
+/** Steering one migration: resume, abort, hand over, limit, cut over. All of its disks together. */
+import { FailedError, PreconditionError } from "../lib/errors.ts";
+import type { DestinationEntry, RequestName } from "../role/mod.ts";
+import { type Context, observeKnown } from "./context.ts";
+import { isSyncing, nextSetUpStep } from "./machine.ts";
+import { setUp } from "./start.ts";
+import { handOff } from "./steps.ts";
+import { destinationsOf, phaseOf, type View } from "./view.ts";
 
 /**
  * Brings everything back up, wherever it was cut short, and lifts a pause. True: a driver takes it from there.
@@ -12,74 +14,145 @@ import { phaseOf } from "./status.ts";
 export async function resume(context: Context, id: string, isForced: boolean): Promise<boolean> {
   const force = isForced;
   const { source, destination } = context;
-  const entries = await knownEntries(context, id);
-  let entry = entries.destination;
-  if (entry === undefined) {
-    await source.ask("source.ensure", { id, force });
+  const view = await observeKnown(context, id);
+  if (view.destinationProblem !== null) throw cannotAsk(view.destinationProblem, id);
+  if (destinationsOf(view).length === 0) {
+    for (const disk of view.disks) await source.ask("source.ensure", { id: disk.id, force });
     return false;
   }
-  if (entry.state === "finishing") {
-    await destination.ask("destination.ensure", { id, export: null, force });
+  if (destinationsOf(view).every((entry) => phaseOf(entry) === "released")) {
+    for (const disk of view.disks) {
+      await destination.ask("destination.ensure", { id: disk.id, export: null, force });
+    }
     return true;
   }
-  if (entry.state === "planned" || entry.state === "attaching") {
-    if (entry.options.byTicket) {
-      throw new PreconditionError(`attaching ${id} was cut short`, {
-        hint: `dlsm abort ${id}, then dlsm attach with its ticket again`,
-      });
-    }
-    entry = await setUp(context, id);
-  } else {
-    const isNeeded = !entry.isReleased && entry.engine?.state !== "synced" && entries.source !== undefined &&
-      entries.source.state !== "releasing";
-    const ticket = isNeeded ? await source.ask("source.ensure", { id, force }) : null;
-    entry = await destination.ask("destination.ensure", { id, export: ticket, force });
-    await destination.ask("destination.resume", { id });
+  if (nextSetUpStep(view) !== undefined) {
+    if (view.sourceProblem !== null) throw cannotAsk(view.sourceProblem, id);
+    await setUp(context, id);
+    return true;
   }
-  await handOff(context, entry, false);
+  for (const { id: diskId, source: exported, destination: entry } of view.disks) {
+    if (entry === undefined || entry.state === "finishing") continue;
+    const isNeeded = !entry.isReleased && entry.engine?.state !== "synced" && exported !== undefined &&
+      exported.state !== "releasing";
+    const ticket = isNeeded ? await source.ask("source.ensure", { id: diskId, force }) : null;
+    await destination.ask("destination.ensure", { id: diskId, export: ticket, force });
+    await destination.ask("destination.resume", { id: diskId });
+  }
   return true;
 }
 
 /** Takes everything away on both sides. After the hand-off only by force. */
 export async function abort(context: Context, id: string, isForced: boolean): Promise<void> {
-  const { source, destination } = await knownEntries(context, id);
-  await context.destination.ask("destination.abort", { id, force: isForced });
-  // What was exported by hand is released by hand.
-  if (destination?.options.byTicket !== true) {
-    await context.source.ask("source.release", { id, force: true });
+  const { source, destination, reporter } = context;
+  const view = await observeKnown(context, id);
+  if (view.destinationProblem !== null && !isForced) throw cannotAsk(view.destinationProblem, id);
+  const handedOver = destinationsOf(view).find(({ isActivated }) => isActivated);
+  if (handedOver !== undefined && !isForced) {
+    // Before anything is taken away: of several disks, one may not have been handed over yet.
+    await destination.ask("destination.abort", { id: handedOver.id, force: false });
   }
-  if (destination?.isReadable === false) {
-    const path = source?.destination?.path ?? "the destination disk";
-    context.reporter.message(
+  for (const { id: diskId, destination: entry } of view.disks.toReversed()) {
+    if (entry !== undefined) await destination.ask("destination.abort", { id: diskId, force: isForced });
+  }
+  for (const { id: diskId, source: exported, destination: entry } of view.disks) {
+    // What was exported by hand is released by hand.
+    if (entry?.options.byTicket === true) continue;
+    if (exported !== undefined) await source.ask("source.release", { id: diskId, force: true });
+    if (entry?.isReadable !== false) continue;
+    const path = exported?.destination?.path ?? "the destination disk";
+    reporter.message(
       "warn",
-      `${path} was left as it was, because the journal of ${id} cannot be read`,
+      `${path} was left as it was, because the journal of ${diskId} cannot be read`,
     );
+  }
+  const problem = view.sourceProblem ?? view.destinationProblem;
+  if (problem === null) return;
+  throw new FailedError(`${id} is only taken away on one of its hosts: ${problem}`, {
+    hint: `give dlsm abort ${id} again when that host can be reached`,
+  });
+}
+
+/** The hand-off. Refused while somebody can still write a source, unless forced. */
+export async function activate(context: Context, id: string, isForced: boolean): Promise<void> {
+  const view = await observeKnown(context, id);
+  const unfinished = nextSetUpStep(view);
+  if (unfinished !== undefined) {
+    throw new PreconditionError(`${id} is not attached yet`, {
+      hint: `finish its set-up with dlsm resume ${id}`,
+    });
+  }
+  const isByTicket = destinationsOf(view).every(({ options }) => options.byTicket);
+  if (view.sourceProblem !== null && !isByTicket) throw cannotAsk(view.sourceProblem, id);
+  await handOff(context, view, isForced);
+}
+
+/** Limits the background sync of all disks together; null for no limit. */
+export async function limit(context: Context, id: string, bytesPerSecond: number | null): Promise<void> {
+  const entries = await knownDestinations(context, id);
+  const syncing = entries.filter(isSyncing).length;
+  const share = bytesPerSecond === null ? null : Math.max(1, bytesPerSecond / Math.max(1, syncing));
+  for (const entry of entries) {
+    await context.destination.ask("destination.limit", {
+      id: entry.id,
+      bytesPerSecond: share,
+      totalBytesPerSecond: bytesPerSecond,
+    });
+  }
+}
+
+/** Asks every volume for the same. */
+export async function askAll(
+  context: Context,
+  id: string,
+  name: Extract<RequestName, "destination.pause" | "destination.resume">,
+): Promise<void> {
+  for (const entry of await knownDestinations(context, id)) {
+    await context.destination.ask(name, { id: entry.id });
   }
 }
 
 /** Lets the cut-over happen. Throws PreconditionError, and changes nothing, while blocks are still absent. */
 export async function allowCutover(context: Context, id: string, isForced: boolean): Promise<void> {
-  const entry = await knownDestination(context, id);
-  const phase = phaseOf(entry);
-  if (phase !== "synced" && phase !== "released") {
-    throw new PreconditionError(`${id} is ${phase}: there is nothing to cut over to before it is synced`, {
-      hint: phase === "active"
-        ? `see dlsm status ${id} for when that will be`
-        : `hand over first: dlsm activate ${id}`,
-    });
+  const entries = await knownDestinations(context, id);
+  for (const entry of entries) {
+    const phase = phaseOf(entry);
+    if (phase === "synced" || phase === "released") continue;
+    throw new PreconditionError(
+      `${entry.id} is ${phase}: there is nothing to cut over to before it is synced`,
+      {
+        hint: phase === "active"
+          ? `see dlsm status ${id} for when that will be`
+          : `hand over first: dlsm activate ${id}`,
+      },
+    );
   }
-  await context.destination.ask("destination.allowCutover", { id, force: isForced });
+  for (const entry of entries) {
+    await context.destination.ask("destination.allowCutover", { id: entry.id, force: isForced });
+  }
 }
 
-export async function knownDestination(context: Context, id: string): Promise<DestinationEntry> {
-  const { destination } = await knownEntries(context, id);
-  if (destination?.isReadable === false) {
-    throw new PreconditionError(destination.problem!, { hint: destination.remedy ?? undefined });
+/** The volumes of a migration, at least one. */
+export async function knownDestinations(context: Context, id: string): Promise<DestinationEntry[]> {
+  const view = await observeKnown(context, id);
+  if (view.destinationProblem !== null) throw cannotAsk(view.destinationProblem, id);
+  return requireDestinations(view);
+}
+
+function requireDestinations(view: View): DestinationEntry[] {
+  const entries = destinationsOf(view);
+  const broken = entries.find(({ isReadable }) => !isReadable);
+  if (broken !== undefined) {
+    throw new PreconditionError(broken.problem!, { hint: broken.remedy ?? undefined });
   }
-  if (destination === undefined) {
-    throw new PreconditionError(`${id} is only an export on this machine`, {
-      hint: "give this command where its destination is",
-    });
-  }
-  return destination;
+  if (entries.length > 0) return entries;
+  throw new PreconditionError(`${view.id} is only an export on this host`, {
+    hint: "give this command where its destination is, or name that host with --host",
+  });
+}
+
+function cannotAsk(problem: string, id: string): FailedError {
+  return new FailedError(`${id} cannot be looked after: ${problem}`, {
+    hint: "give the command again when that host can be reached",
+  });
 }

@@ -1,7 +1,7 @@
 /** Verification: both ends hash the blocks that were fetched and not written since; only hashes are compared. */
 import { DifferenceError } from "../lib/errors.ts";
 import type { Replies } from "../role/mod.ts";
-import { type Context, knownEntries } from "./context.ts";
+import { type Context } from "./context.ts";
 
 export interface Verified {
   readonly comparedBytes: number;
@@ -12,10 +12,11 @@ export interface Verified {
 /** Enough to tell where a difference is; a disk that differs everywhere does not fill memory. */
 const maxDifferences = 100;
 
-export async function verify(context: Context, id: string): Promise<Verified> {
-  const { source, destination } = context;
+/** Compares one disk, by its id. */
+export async function verify({ source, destination }: Context, id: string): Promise<Verified> {
   // Only what is compared when all is here says something of the whole disk.
-  const isFinal = (await knownEntries(context, id)).destination?.engine?.state === "synced";
+  const [entry] = await destination.ask("destination.list", { id });
+  const isFinal = entry?.engine?.state === "synced";
   let comparedBytes = 0;
   const different: [number, number][] = [];
   // The destination hashes the next pieces while the source hashes these.

@@ -2,6 +2,7 @@
 import type { EngineStatus } from "../engine/mod.ts";
 import { DlsmError, messageOf, PreconditionError } from "../lib/errors.ts";
 import type { DestinationRecord } from "./destination-journal.ts";
+import type { DriverFile } from "./driver.ts";
 import type { DestinationEntry, Endpoint } from "./messages.ts";
 
 export function notRunning(id: string): PreconditionError {
@@ -18,19 +19,24 @@ export interface Running {
   readonly engine: EngineStatus | null;
   readonly stored: DestinationEntry["stored"];
   readonly isActivated: boolean;
-  readonly driverPid: number | null;
+  readonly driver: DriverFile | undefined;
 }
 
-export function entryOf(record: DestinationRecord, { host, ...running }: Running): DestinationEntry {
+export function entryOf(record: DestinationRecord, { host, driver, ...running }: Running): DestinationEntry {
   const { plan, state } = record;
   return {
     ...running,
+    driverPid: driver?.pid ?? null,
+    driverNote: driver?.note ?? null,
     isReadable: true,
     createdAt: record.createdAt,
     state,
     source: plan.source,
-    destination: { host, path: record.path },
+    destination: { host, path: record.path, reach: plan.destinationReach },
     options: plan.options,
+    diskCount: plan.diskCount,
+    network: plan.network,
+    totalBytesPerSecond: record.totalBytesPerSecond,
     sizeBytes: plan.sizeBytes,
     blockBytes: plan.blockBytes,
     verified: record.verified,
@@ -41,22 +47,34 @@ export function entryOf(record: DestinationRecord, { host, ...running }: Running
   };
 }
 
-function describeStop({ id, stored }: Omit<Running, "host">): string {
+function describeStop({ id, stored }: Pick<Running, "id" | "stored">): string {
   const { message } = notRunning(id);
   return stored === null ? `${message}, and its residency map cannot be read` : message;
 }
 
 /** `error`: why the journal cannot be read. */
-export function brokenEntry(error: unknown, { host, ...running }: Running): DestinationEntry {
-  const unknown: Endpoint = { host: "", path: "" };
+export function brokenEntry(error: unknown, { host, driver, ...running }: Running): DestinationEntry {
+  const unknown: Endpoint = { host: "", path: "", reach: null };
   return {
     ...running,
+    driverPid: driver?.pid ?? null,
+    driverNote: driver?.note ?? null,
     isReadable: false,
     createdAt: "",
     state: "attached",
     source: unknown,
     destination: { ...unknown, host },
-    options: { handoff: "manual", handoffCommand: null, verify: false, holdCutover: false, byTicket: false },
+    options: {
+      handoff: "manual",
+      handoffCommand: null,
+      verify: false,
+      holdCutover: false,
+      byTicket: false,
+      keepSource: false,
+    },
+    diskCount: 1,
+    network: { portal: { address: "", port: 0 }, allow: "", tunnel: null },
+    totalBytesPerSecond: null,
     sizeBytes: running.engine?.sizeBytes ?? 0,
     blockBytes: running.engine?.blockBytes ?? 0,
     verified: null,

@@ -24,6 +24,8 @@ const destinationRecordSchema = v.object({
   state: v.picklist(["planned", "attaching", "attached", "finishing", "aborting"]),
   verified: v.nullable(v.picklist(["same", "different"])),
   isReleased: v.boolean(),
+  /** Limit of the background sync of all disks together, as it is now. */
+  totalBytesPerSecond: v.optional(v.nullable(v.number()), null),
   /** The cut-over may happen: not held, or asked for. "force": clients are disconnected. */
   cutover: v.picklist(["hold", "when-unused", "force"]),
 });

@@ -3,7 +3,7 @@ import { type EngineConfig, engineConfigJournal } from "../engine/mod.ts";
 import { LockedError, PreconditionError } from "../lib/errors.ts";
 import { destinationJournal, type DestinationRecord } from "./destination-journal.ts";
 import { place } from "./disk-facts.ts";
-import { checkSameRunFolder, listIds, type RoleFolders, roleFolders } from "./layout.ts";
+import { checkSameRunFolder, listIds, removeRoleFolders, type RoleFolders, roleFolders } from "./layout.ts";
 import { unknownId } from "./source.ts";
 
 export class DestinationRecords {
@@ -11,6 +11,19 @@ export class DestinationRecords {
 
   constructor(folders: RoleFolders) {
     this.#folders = folders;
+  }
+
+  get runFolder(): string {
+    return this.#folders.run;
+  }
+
+  /** Where the disk's files are. */
+  folders(id: string): RoleFolders {
+    return roleFolders(this.#folders, "destination", id);
+  }
+
+  remove(id: string): void {
+    removeRoleFolders(this.#folders, "destination", id);
   }
 
   /** Throws PreconditionError if there is none, it is damaged, or belongs to another run folder. */
@@ -63,10 +76,10 @@ export class DestinationRecords {
   }
 
   #journal(id: string) {
-    return destinationJournal(roleFolders(this.#folders, "destination", id).state);
+    return destinationJournal(this.folders(id).state);
   }
 
   #config(id: string) {
-    return engineConfigJournal(roleFolders(this.#folders, "destination", id).state);
+    return engineConfigJournal(this.folders(id).state);
   }
 }

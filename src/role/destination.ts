@@ -4,33 +4,19 @@
  * Each change is in the journal before it is made; each request can be repeated. How far the data is, only
  * the engine's map knows.
  */
-import { rmSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import {
-  type EngineConfig,
-  engineFiles,
-  type EngineStatus,
-  readStoredStatus,
-  type SourceExport,
-} from "../engine/mod.ts";
-import { removeFileDurably } from "../lib/atomic-file.ts";
+import { type EngineConfig, engineFiles, type EngineStatus, readStoredStatus } from "../engine/mod.ts";
 import { PreconditionError } from "../lib/errors.ts";
 import { withLock } from "../lib/lock.ts";
 import { bootId } from "../lib/process-id.ts";
 import { brokenEntry, entryOf, notRunning, type Running } from "./destination-entry.ts";
-import { destinationJournal, type DestinationRecord } from "./destination-journal.ts";
+import { destinationJournal } from "./destination-journal.ts";
 import { DestinationRecords } from "./destination-records.ts";
 import { knownDisk } from "./disk-identity.ts";
-import { readDriver } from "./driver-file.ts";
-import {
-  askEngine,
-  endEngine,
-  engineStatus,
-  startEngine,
-  stopEngine,
-  untilConnected,
-} from "./engine-process.ts";
+import { readDriver } from "./driver.ts";
+import { isActivated, setUpVolume, takeAway, undoAttach } from "./destination-setup.ts";
+import { askEngine, engineStatus, startEngine, stopEngine } from "./engine-process.ts";
 import {
   checkRunFolder,
   checkSameRunFolder,
@@ -39,7 +25,6 @@ import {
   makeRunFolder,
   removeRoleFolders,
   type RoleFolders,
-  roleFolders,
 } from "./layout.ts";
 import {
   checkSameFile,
@@ -48,12 +33,10 @@ import {
   inspectDestination,
   isInPlace,
   type LocalFile,
-  makeLocalFile,
   refuseSameDisk,
   syncDisk,
-  unmakeLocalFile,
 } from "./local-file.ts";
-import type { DestinationEntry, Replies, Request } from "./messages.ts";
+import { type DestinationEntry, isAskedFor, type Replies, type Request } from "./messages.ts";
 
 const lockTimeoutMs = 60_000;
 export class DestinationRole {
@@ -68,7 +51,7 @@ export class DestinationRole {
   async inspect(
     { path, sizeBytes, force, source }: Request<"destination.inspect">,
   ): Promise<Replies["destination.inspect"]> {
-    if (source.host === hostname()) refuseSameDisk(path, source);
+    if (source.bootId === bootId()) refuseSameDisk(path, source);
     const { origin: _origin, ...facts } = await this.#inspect(path, sizeBytes, force);
     return { host: hostname(), ...facts };
   }
@@ -77,7 +60,7 @@ export class DestinationRole {
   plan(plan: Request<"destination.plan">): Promise<null> {
     return this.#alone(async () => {
       const file = await this.#inspect(plan.path, plan.sizeBytes, plan.force);
-      const folders = roleFolders(this.#folders, "destination", plan.id);
+      const folders = this.#records.folders(plan.id);
       checkRunFolder(this.#folders, join(folders.run, engineFiles.controlSocket));
       try {
         makeNewRoleFolders(folders, (folder) =>
@@ -93,6 +76,7 @@ export class DestinationRole {
             state: "planned",
             verified: null,
             isReleased: false,
+            totalBytesPerSecond: plan.bytesPerSecond,
             cutover: plan.options.holdCutover ? "hold" : "when-unused",
           }));
       } catch (error) {
@@ -110,22 +94,22 @@ export class DestinationRole {
   attach({ id, export: source }: Request<"destination.attach">): Promise<DestinationEntry> {
     return this.#alone(async () => {
       const record = this.#records.read(id);
-      const folders = roleFolders(this.#folders, "destination", id);
+      const folders = this.#records.folders(id);
       makeRunFolder(folders);
       if (record.state === "attached") return await this.#entry(id);
-      if (await this.#isActivated(id)) {
+      if (await isActivated(this.#records, id)) {
         // A first write came before the set-up was cut short: what it wrote is only here.
         this.#records.write({ ...record, state: "attached" });
         if (await engineStatus(folders) === undefined) await startEngine(folders, {});
         return await this.#entry(id);
       }
-      await this.#undoAttach(record, folders);
+      await undoAttach(this.#records, record);
       try {
-        await this.#setUp(record, source, folders);
+        await setUpVolume(this.#records, record, source);
       } catch (error) {
         const failed = this.#records.read(id);
-        if (await this.#isActivated(id)) this.#records.write({ ...failed, state: "attached" });
-        else await this.#undoAttach(failed, folders);
+        if (await isActivated(this.#records, id)) this.#records.write({ ...failed, state: "attached" });
+        else await undoAttach(this.#records, failed);
         throw error;
       }
       return await this.#entry(id);
@@ -136,7 +120,7 @@ export class DestinationRole {
   ensure({ id, export: source, force }: Request<"destination.ensure">): Promise<DestinationEntry> {
     return this.#alone(async () => {
       const record = this.#records.read(id);
-      const folders = roleFolders(this.#folders, "destination", id);
+      const folders = this.#records.folders(id);
       if (record.state === "aborting") {
         throw new PreconditionError(`the abort of ${id} was cut short`, {
           hint: `finish it with dlsm abort ${id}`,
@@ -181,8 +165,12 @@ export class DestinationRole {
     return this.#askAndKeep(id, "resume", {}, { isPaused: false });
   }
 
-  limit({ id, bytesPerSecond }: Request<"destination.limit">): Promise<EngineStatus> {
-    return this.#askAndKeep(id, "limit", { bytesPerSecond }, { bytesPerSecond });
+  limit(request: Request<"destination.limit">): Promise<EngineStatus> {
+    const { id, bytesPerSecond, totalBytesPerSecond } = request;
+    return this.#alone(async () => {
+      this.#records.write({ ...this.#records.read(id), totalBytesPerSecond });
+      return await this.#keepAfter(id, "limit", { bytesPerSecond }, { bytesPerSecond });
+    });
   }
 
   hashFetched({ id, from }: Request<"destination.hashFetched">): Promise<Replies["destination.hashFetched"]> {
@@ -213,7 +201,7 @@ export class DestinationRole {
   allowCutover({ id, force }: Request<"destination.allowCutover">): Promise<EngineStatus | null> {
     return this.#alone(async () => {
       this.#records.write({ ...this.#records.read(id), cutover: force ? "force" : "when-unused" });
-      return await engineStatus(roleFolders(this.#folders, "destination", id)) ?? null;
+      return await engineStatus(this.#records.folders(id)) ?? null;
     });
   }
 
@@ -221,7 +209,7 @@ export class DestinationRole {
   finish({ id }: Request<"destination.finish">): Promise<Replies["destination.finish"]> {
     return this.#alone(async () => {
       const record = this.#records.read(id);
-      const folders = roleFolders(this.#folders, "destination", id);
+      const folders = this.#records.folders(id);
       const status = await engineStatus(folders) ?? null;
       if (record.state !== "finishing") {
         if (status === null) throw notRunning(id);
@@ -246,7 +234,7 @@ export class DestinationRole {
       if (!this.#records.ids().includes(id)) return { wasThere: false };
       const record = this.#records.readable(id);
       if (record !== undefined) checkSameRunFolder({ id, ...record }, this.#folders);
-      if (!force && await this.#isActivated(id)) {
+      if (!force && await isActivated(this.#records, id)) {
         throw new PreconditionError(
           `the hand-off of ${id} has happened: what was written since is only here`,
           {
@@ -254,7 +242,7 @@ export class DestinationRole {
           },
         );
       }
-      await this.#takeAway(id);
+      await takeAway(this.#records, id);
       return { wasThere: true };
     });
   }
@@ -263,7 +251,7 @@ export class DestinationRole {
   async list({ id: only }: Request<"destination.list">): Promise<DestinationEntry[]> {
     const entries: DestinationEntry[] = [];
     for (const id of this.#records.ids()) {
-      if (only !== undefined && id !== only) continue;
+      if (!isAskedFor(id, only)) continue;
       try {
         entries.push(await this.#entry(id));
       } catch (error) {
@@ -273,69 +261,6 @@ export class DestinationRole {
       }
     }
     return entries;
-  }
-
-  async #setUp(record: DestinationRecord, source: SourceExport, folders: RoleFolders): Promise<void> {
-    const { plan } = record;
-    if (source.sizeBytes !== plan.sizeBytes) {
-      throw new PreconditionError(
-        `the source has ${source.sizeBytes} bytes now, not ${plan.sizeBytes} as before`,
-      );
-    }
-    const file = await inspectDestination(record.path, plan.sizeBytes, plan.force);
-    const attaching: DestinationRecord = { ...record, origin: file.origin, state: "attaching" };
-    this.#records.write(attaching);
-    makeLocalFile(file, plan.sizeBytes);
-    const made: DestinationRecord = { ...attaching, ...knownDisk(file.path), runFolder: this.#folders.run };
-    this.#records.write(made);
-    this.#records.writeConfig(plan.id, {
-      volumeId: plan.id,
-      path: file.path,
-      sizeBytes: plan.sizeBytes,
-      blockBytes: plan.blockBytes,
-      activation: plan.activation,
-      isFresh: file.origin !== "existing",
-      bytesPerSecond: plan.bytesPerSecond,
-      isPaused: false,
-      sourceTimeoutMs: plan.sourceTimeoutMs,
-      source,
-    });
-    await startEngine(folders, { isNew: true });
-    await untilConnected(folders, source);
-    this.#records.write({ ...made, state: "attached" });
-  }
-
-  /** As it was planned: no engine, no map, no file that was made here. */
-  async #undoAttach(record: DestinationRecord, folders: RoleFolders): Promise<void> {
-    if (record.state === "planned") return;
-    await endEngine(folders);
-    unmakeLocalFile(record.path, record.identity, record.origin);
-    for (const name of [engineFiles.map, engineFiles.config]) removeFileDurably(join(folders.state, name));
-    rmSync(join(folders.run, engineFiles.liveMap), { force: true });
-    this.#records.write({ ...record, state: "planned" });
-  }
-
-  async #takeAway(id: string): Promise<void> {
-    const folders = roleFolders(this.#folders, "destination", id);
-    const record = this.#records.readable(id);
-    // What was only planned has touched nothing, so that a file at the path is somebody else's.
-    const isTouched = record !== undefined && record.state !== "planned";
-    if (isTouched) this.#records.write({ ...record, state: "aborting" });
-    await endEngine(folders);
-    if (isTouched) unmakeLocalFile(record.path, record.identity, record.origin);
-    removeRoleFolders(this.#folders, "destination", id);
-  }
-
-  /** Whether the hand-off has happened, as far as can be told. */
-  async #isActivated(id: string): Promise<boolean> {
-    const folders = roleFolders(this.#folders, "destination", id);
-    const status = await engineStatus(folders);
-    if (status !== undefined) return status.state !== "attached";
-    const record = this.#records.readable(id);
-    if (record?.state === "planned") return false;
-    const stored = readStoredStatus(folders);
-    // A map that cannot be read, or is gone, may stand for data that is nowhere else.
-    return stored?.activated ?? record?.state !== "attaching";
   }
 
   async #entry(id: string): Promise<DestinationEntry> {
@@ -348,7 +273,7 @@ export class DestinationRole {
 
   /** What is known without the journal. */
   async #running(id: string): Promise<Running> {
-    const folders = roleFolders(this.#folders, "destination", id);
+    const folders = this.#records.folders(id);
     const engine = await engineStatus(folders) ?? null;
     return {
       id,
@@ -356,8 +281,8 @@ export class DestinationRole {
       nbdSocket: join(folders.run, engineFiles.nbdSocket),
       engine,
       stored: engine === null ? readStoredStatus(folders) ?? null : null,
-      isActivated: engine === null ? await this.#isActivated(id) : engine.state !== "attached",
-      driverPid: readDriver(folders) ?? null,
+      isActivated: engine === null ? await isActivated(this.#records, id) : engine.state !== "attached",
+      driver: readDriver(this.#folders, id),
     };
   }
 
@@ -368,16 +293,23 @@ export class DestinationRole {
     params: unknown,
     kept: Partial<EngineConfig>,
   ): Promise<EngineStatus> {
-    return this.#alone(async () => {
-      const status = await this.#ask(id, method, params);
-      this.#records.writeConfig(id, { ...this.#records.config(id), ...kept });
-      return status;
-    });
+    return this.#alone(() => this.#keepAfter(id, method, params, kept));
+  }
+
+  async #keepAfter(
+    id: string,
+    method: string,
+    params: unknown,
+    kept: Partial<EngineConfig>,
+  ): Promise<EngineStatus> {
+    const status = await this.#ask(id, method, params);
+    this.#records.writeConfig(id, { ...this.#records.config(id), ...kept });
+    return status;
   }
 
   async #ask<T = EngineStatus>(id: string, method: string, params: unknown = {}): Promise<T> {
     this.#records.read(id);
-    const reply = await askEngine<T>(roleFolders(this.#folders, "destination", id), method, params);
+    const reply = await askEngine<T>(this.#records.folders(id), method, params);
     if (reply === undefined) throw notRunning(id);
     return reply;
   }

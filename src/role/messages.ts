@@ -5,10 +5,25 @@
  */
 import * as v from "valibot";
 import { type EngineStatus, sourceExportSchema } from "../engine/mod.ts";
+import { isDestination } from "../ssh/mod.ts";
+import { type HostReplies, hostRequests } from "./host-messages.ts";
 
-/** Names a migration on every host: 8 letters and digits. */
-export const idSchema = v.pipe(v.string(), v.regex(/^[a-z0-9]{4,16}$/));
-export const isMigrationId = (text: string): boolean => v.is(idSchema, text);
+/**
+ * Names one disk of a migration on every host: the migration's id (8 letters and digits) if it has one disk,
+ * else that and the disk's number: `abcdefgh-1`.
+ */
+export const idSchema = v.pipe(v.string(), v.regex(/^[a-z0-9]{4,16}(-[1-9][0-9]?)?$/));
+const migrationIdSchema = v.pipe(v.string(), v.regex(/^[a-z0-9]{4,16}$/));
+export const isMigrationId = (text: string): boolean => v.is(migrationIdSchema, text);
+export const maxDisks = 32;
+
+/** Whether a list of `only` (a migration's id or a disk's, or nothing in particular) has this disk in it. */
+export function isAskedFor(diskId: string, only: string | undefined): boolean {
+  return only === undefined || diskId === only || migrationOf(diskId) === only;
+}
+
+/** The migration that a disk's id belongs to. */
+export const migrationOf = (diskId: string): string => diskId.split("-")[0];
 const pathSchema = v.pipe(
   v.string(),
   v.minLength(1),
@@ -18,8 +33,16 @@ const pathSchema = v.pipe(
 const bytes = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const address = v.pipe(v.string(), v.ip());
 
+/** How ssh names a host: `node1`, `root@node1`, `root@fe80::1`. */
+export const reachSchema = v.pipe(v.string(), v.check(isDestination));
+
 /** A disk on a host. */
-export const endpointSchema = v.object({ host: v.string(), path: v.string() });
+export const endpointSchema = v.object({
+  host: v.string(),
+  path: v.string(),
+  /** How the migration's other host may reach this one by ssh; null: it is the same host, or nobody knows. */
+  reach: v.optional(v.nullable(reachSchema), null),
+});
 export type Endpoint = v.InferOutput<typeof endpointSchema>;
 
 export const handoffs = ["now", "manual", "command"] as const;
@@ -33,31 +56,55 @@ export const migrationOptionsSchema = v.object({
   holdCutover: v.boolean(),
   /** The source belongs to another run of dlsm that only a ticket connects with this one. */
   byTicket: v.boolean(),
+  /** The source is not released before the cut-over is asked for, so that the disk can go back. */
+  keepSource: v.optional(v.boolean(), false),
 });
 export type MigrationOptions = v.InferOutput<typeof migrationOptionsSchema>;
 
-/** All that a migration needs to know from its start; kept in the destination's journal before anything is done. */
+/** How the destination reaches the source's export. */
+export const networkSchema = v.object({
+  /** Where the source's portal listens; port 0: any that is free. */
+  portal: v.object({ address, port: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65535)) }),
+  /** The one address that may log in. */
+  allow: address,
+  /** The ssh destination through which the portal is reached; null: it is reached as it is. */
+  tunnel: v.nullable(reachSchema),
+});
+export type NetworkPlan = v.InferOutput<typeof networkSchema>;
+
+/** All that a disk's migration needs to know from its start; kept in the destination's journal before anything is done. */
 export const planSchema = v.object({
   id: idSchema,
+  /** Disks that the migration has. */
+  diskCount: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(maxDisks)), 1),
+  network: v.optional(networkSchema, {
+    portal: { address: "127.0.0.1", port: 0 },
+    allow: "127.0.0.1",
+    tunnel: null,
+  }),
   path: pathSchema,
   force: v.boolean(),
   sizeBytes: bytes,
   blockBytes: bytes,
   activation: v.picklist(["explicit", "first-write"]),
+  /** Limit of the background sync of all disks together; null for none. */
   bytesPerSecond: v.nullable(v.number()),
   sourceTimeoutMs: v.nullable(v.number()),
   source: endpointSchema,
+  /** How the source may reach the destination by ssh. */
+  destinationReach: v.optional(v.nullable(reachSchema), null),
   options: migrationOptionsSchema,
 });
 export type Plan = v.InferOutput<typeof planSchema>;
 
 export const requests = {
+  ...hostRequests,
+
   "source.inspect": v.object({ path: pathSchema }),
   "source.export": v.object({
     id: idSchema,
     path: pathSchema,
-    portal: v.object({ address, port: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65535)) }),
-    allow: address,
+    ...networkSchema.entries,
     destination: v.nullable(endpointSchema),
   }),
   /** `force`: a device that cannot be told from another one after a reboot is taken for the one. */
@@ -82,8 +129,8 @@ export const requests = {
     sizeBytes: bytes,
     sourceBlockBytes: v.picklist([512, 4096]),
     force: v.boolean(),
-    /** The source, if it is on this host: it must not be the same disk. */
-    source: v.object({ host: v.string(), identity: v.string(), standsOn: v.array(v.string()) }),
+    /** The source: if it is on this machine (the kernel's boot tells), it must not be the same disk. */
+    source: v.object({ bootId: v.string(), identity: v.string(), standsOn: v.array(v.string()) }),
   }),
   "destination.plan": planSchema,
   "destination.attach": v.object({ id: idSchema, export: sourceExportSchema }),
@@ -96,9 +143,11 @@ export const requests = {
   "destination.activate": v.object({ id: idSchema }),
   "destination.pause": v.object({ id: idSchema }),
   "destination.resume": v.object({ id: idSchema }),
+  /** This disk's share of the limit, and the limit of all disks together. */
   "destination.limit": v.object({
     id: idSchema,
     bytesPerSecond: v.nullable(v.pipe(v.number(), v.minValue(1))),
+    totalBytesPerSecond: v.nullable(v.pipe(v.number(), v.minValue(1))),
   }),
   "destination.hashFetched": v.object({ id: idSchema, from: bytes }),
   "destination.setVerified": v.object({ id: idSchema, result: v.picklist(["same", "different"]) }),
@@ -108,6 +157,13 @@ export const requests = {
   "destination.finish": v.object({ id: idSchema }),
   "destination.abort": v.object({ id: idSchema, force: v.boolean() }),
   "destination.list": v.object({ id: v.optional(idSchema) }),
+
+  /** Who drives a migration to its end: one conversation or background process at a time. */
+  "driver.take": v.object({ id: migrationIdSchema }),
+  /** `goOn`: a process in the background takes over, unless one drives already. */
+  "driver.leave": v.object({ id: migrationIdSchema, goOn: v.boolean() }),
+  /** What holds the driver up; shown by the status until another note, or none, takes its place. */
+  "driver.note": v.object({ id: migrationIdSchema, note: v.nullable(v.pipe(v.string(), v.maxLength(4096))) }),
 } as const;
 export type RequestName = keyof typeof requests;
 export type Request<Name extends RequestName> = v.InferOutput<(typeof requests)[Name]>;
@@ -185,6 +241,10 @@ export interface DestinationEntry {
   readonly source: Endpoint;
   readonly destination: Endpoint;
   readonly options: MigrationOptions;
+  readonly diskCount: number;
+  readonly network: NetworkPlan;
+  /** Limit of the background sync of all disks together; null for none. */
+  readonly totalBytesPerSecond: number | null;
   readonly sizeBytes: number;
   readonly blockBytes: number;
   /** The hand-off has happened. */
@@ -197,6 +257,8 @@ export interface DestinationEntry {
   readonly engine: EngineStatus | null;
   /** Process that drives the migration to its end; null if none does. */
   readonly driverPid: number | null;
+  /** What holds it up, in its words. */
+  readonly driverNote: string | null;
   /** Resident and written bytes as the map on disk says, for when no engine runs. */
   readonly stored: { readonly residentBytes: number; readonly writtenBytes: number } | null;
   readonly problem: string | null;
@@ -205,7 +267,7 @@ export interface DestinationEntry {
 }
 
 /** What each request is answered with. */
-export interface Replies {
+export interface Replies extends HostReplies {
   "source.inspect": InspectedSource;
   "source.export": v.InferOutput<typeof sourceExportSchema>;
   "source.ensure": v.InferOutput<typeof sourceExportSchema>;
@@ -237,4 +299,8 @@ export interface Replies {
   "destination.finish": { readonly isDone: boolean; readonly status: EngineStatus | null };
   "destination.abort": { readonly wasThere: boolean };
   "destination.list": DestinationEntry[];
+  /** Whether this conversation drives now. */
+  "driver.take": boolean;
+  "driver.leave": null;
+  "driver.note": null;
 }

@@ -50,6 +50,8 @@ const sourceRecordSchema = v.object({
   portal: v.object({ address: v.string(), port: v.number() }),
   /** The one address that may log in. */
   allow: v.string(),
+  /** The ssh destination through which the destination reaches the portal. */
+  tunnel: v.optional(v.nullable(v.string()), null),
   destination: v.nullable(endpointSchema),
   /** exporting: being set up, nobody was told of it yet. exported: in use. releasing: being taken away. */
   state: v.picklist(["exporting", "exported", "releasing"]),

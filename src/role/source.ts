@@ -26,7 +26,7 @@ import {
   type RoleFolders,
   roleFolders,
 } from "./layout.ts";
-import type { Replies, Request, SourceEntry } from "./messages.ts";
+import { isAskedFor, type Replies, type Request, type SourceEntry } from "./messages.ts";
 import { behindFence, fenceDisk, keepFence, unfenceDisk } from "./source-fence.ts";
 import { sourceJournal, type SourceRecord } from "./source-journal.ts";
 
@@ -61,6 +61,7 @@ export class SourceRole {
         direct: disk.direct,
         portal: request.portal,
         allow: request.allow,
+        tunnel: request.tunnel,
         destination: request.destination,
         state: "exporting",
         export: {
@@ -74,6 +75,7 @@ export class SourceRole {
           blockBytes: disk.blockBytes,
           // tgt tells the holes of files only, and those are zero.
           holesReadZero: disk.isFile,
+          tunnel: request.tunnel,
         },
         fence: null,
       };
@@ -172,13 +174,13 @@ export class SourceRole {
   async list({ id: only }: Request<"source.list">): Promise<SourceEntry[]> {
     const entries: SourceEntry[] = [];
     for (const id of listIds(this.#folders, "source")) {
-      if (only !== undefined && id !== only) continue;
+      if (!isAskedFor(id, only)) continue;
       const tgtdPid = (await this.#daemon(id))?.pid ?? null;
       try {
         const record = this.#record(id);
         const { createdAt, state, path, destination, export: { sizeBytes } } = record;
-        const source = { host: hostname(), path };
-        const watched = {
+        const source = { host: hostname(), path, reach: null };
+        const fenced = {
           fence: record.fence?.baseline ? { kinds: record.fence.kinds } : null,
           danger: this.#watch.danger(record, tgtdPid === null ? [] : [tgtdPid]),
         };
@@ -190,7 +192,7 @@ export class SourceRole {
           destination,
           sizeBytes,
           tgtdPid,
-          ...watched,
+          ...fenced,
           problem: null,
         });
       } catch (error) {
@@ -200,7 +202,7 @@ export class SourceRole {
           id,
           createdAt: "",
           state: "exporting",
-          source: { host: hostname(), path: "" },
+          source: { host: hostname(), path: "", reach: null },
           destination: null,
           sizeBytes: 0,
           tgtdPid,

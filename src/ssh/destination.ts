@@ -19,6 +19,16 @@ export function checkDestination(destination: string): void {
   if (strange !== null) throw refuse(`it holds ${strange[0]}`);
 }
 
+/** Whether it can name a host, see `checkDestination`. */
+export function isDestination(text: string): boolean {
+  try {
+    checkDestination(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** What ssh is to do on the other host. */
 export type Errand =
   /** Run this there, through the user's login shell: a constant, never made of what somebody typed. */

@@ -2,7 +2,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { idOf, localPath, readVolumeOptions } from "../../src/cli/options.ts";
+import { idOf, localPath, parseDiskPlace, readVolumeOptions, repeated } from "../../src/cli/options.ts";
 import { UsageError } from "../../src/lib/errors.ts";
 import { tempFolder } from "../helpers/temp.ts";
 
@@ -22,10 +22,35 @@ test("localPath() takes paths of this machine, with a colon too if they are ther
   for (const path of ["disk", "./host:/disk", "/dev/disk/by-path/pci-0000:00:1f.2", there, "a/b:c"]) {
     assert.is(localPath(path), path);
   }
-  for (const path of ["host:/disk", "user@host:/disk", "host:disk", "192.0.2.7:/disk", "[::1]:/disk"]) {
+  for (const path of ["host:/disk", "user@host:/disk", "192.0.2.7:/disk", "[::1]:/disk"]) {
     refuses(() => localPath(path), /is on another host/);
   }
   refuses(() => localPath(""), /path is empty/);
+});
+
+test("parseDiskPlace() takes hosts as ssh knows them, and absolute paths there", () => {
+  const places = [
+    ["node1:/disk", "node1", "/disk"],
+    ["root@node1:/dev/vg0/a:b", "root@node1", "/dev/vg0/a:b"],
+    ["192.0.2.7:/a b", "192.0.2.7", "/a b"],
+    ["[fe80::1%eth0]:/disk", "fe80::1%eth0", "/disk"],
+    ["root@[2001:db8::7]:/disk", "root@2001:db8::7", "/disk"],
+    ["./node1:/disk", null, "./node1:/disk"],
+  ] as const;
+  for (const [text, reach, path] of places) assert.equal(parseDiskPlace(text), { reach, path });
+  refuses(() => parseDiskPlace("node1:disk"), /has to begin with \//);
+  refuses(() => parseDiskPlace("root@node1:"), /has to begin with \//);
+  for (const host of ["-oProxyCommand=x", "a b", "a;b", "$(a)", "a@"]) {
+    refuses(() => parseDiskPlace(`${host}:/disk`), /cannot be a host for ssh/);
+  }
+});
+
+test("repeated() gives every value of a flag, in order", () => {
+  assert.equal(repeated(["--disk", "a=b", "--json", "--disk=c=d", "--diskette", "x"], "--disk"), [
+    "a=b",
+    "c=d",
+  ]);
+  assert.equal(repeated([], "--disk"), []);
 });
 
 test("readVolumeOptions() reads units, and names the flag that it does not understand", () => {

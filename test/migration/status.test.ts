@@ -1,7 +1,8 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { EngineStatus } from "../../src/engine/mod.ts";
-import { nbdUriOf, phaseOf, statusesOf, statusOf } from "../../src/migration/status.ts";
+import { nbdUriOf, statusesOf, statusOf as statusOfView } from "../../src/migration/status.ts";
+import { phaseOf, viewOf } from "../../src/migration/view.ts";
 import type { DestinationEntry, SourceEntry } from "../../src/role/mod.ts";
 
 const engine: EngineStatus = {
@@ -18,6 +19,7 @@ const engine: EngineStatus = {
   rateBytesPerSecond: 10,
   etaSeconds: 50,
   sync: "running",
+  limitBytesPerSecond: null,
   isConnected: true,
   isSourceDetached: false,
   sourceError: null,
@@ -30,9 +32,19 @@ const destination: DestinationEntry = {
   isReadable: true,
   createdAt: "2026-01-02T00:00:00.000Z",
   state: "attached",
-  source: { host: "here", path: "/src" },
-  destination: { host: "here", path: "/dst" },
-  options: { handoff: "manual", handoffCommand: null, verify: false, holdCutover: false, byTicket: false },
+  source: { host: "here", path: "/src", reach: null },
+  destination: { host: "here", path: "/dst", reach: null },
+  options: {
+    handoff: "manual",
+    handoffCommand: null,
+    verify: false,
+    holdCutover: false,
+    byTicket: false,
+    keepSource: false,
+  },
+  diskCount: 1,
+  network: { portal: { address: "127.0.0.1", port: 0 }, allow: "127.0.0.1", tunnel: null },
+  totalBytesPerSecond: null,
   sizeBytes: 1000,
   blockBytes: 100,
   isActivated: true,
@@ -43,6 +55,7 @@ const destination: DestinationEntry = {
   engine,
   stored: null,
   driverPid: 7,
+  driverNote: null,
   problem: null,
   remedy: null,
 };
@@ -51,14 +64,17 @@ const source: SourceEntry = {
   id: "abcd1234",
   createdAt: "2026-01-02T00:00:01.000Z",
   state: "exported",
-  source: { host: "here", path: "/src" },
-  destination: { host: "here", path: "/dst" },
+  source: { host: "here", path: "/src", reach: null },
+  destination: { host: "here", path: "/dst", reach: null },
   sizeBytes: 1000,
   tgtdPid: 5,
   fence: null,
   danger: null,
   problem: null,
 };
+
+const statusOf = (entry: DestinationEntry, from: SourceEntry | undefined) =>
+  statusOfView(viewOf(entry.id, from === undefined ? [] : [from], [entry]));
 
 const test = suite("status of a migration");
 
@@ -115,8 +131,8 @@ test("statusOf() of a journal that cannot be read: what the source and the engin
     ...destination,
     isReadable: false,
     createdAt: "",
-    source: { host: "", path: "" },
-    destination: { host: "here", path: "" },
+    source: { host: "", path: "", reach: null },
+    destination: { host: "here", path: "", reach: null },
     problem: "the journal is damaged",
     remedy: "restore it",
   };

@@ -8,7 +8,7 @@ import { decodeTicket, encodeTicket, type Ticket } from "../../src/role/ticket.t
 
 const ticket: Ticket = {
   id: "abcd1234",
-  source: { host: "höst", path: "/disks/a b.img" },
+  source: { host: "höst", path: "/disks/a b.img", reach: null },
   export: {
     address: "192.0.2.7",
     port: 3260,
@@ -21,6 +21,7 @@ const ticket: Ticket = {
     sizeBytes: 4096,
     blockBytes: 512,
     holesReadZero: true,
+    tunnel: null,
   },
 };
 

@@ -11,10 +11,11 @@ import {
   idOf,
   jsonOption,
   localPath,
+  parsePortal,
   readVolumeOptions,
   volumeOptions,
 } from "../options.ts";
-import { goOn, reporterFor, withSession } from "../session.ts";
+import { goOn, reporterFor, withHere } from "../session.ts";
 
 export const exportCommand = defineCommand({
   meta: { name: "export", description: "Export a disk by hand; prints a ticket for dlsm attach (a secret)" },
@@ -49,7 +50,7 @@ export const exportCommand = defineCommand({
     const reporter = reporterFor(args);
     const portal = parsePortal(args.portal);
     const request = { path: localPath(args.disk), portal, allow: checkAllowed(args.allow, portal.address) };
-    await withSession(reporter, async (session) => {
+    await withHere(reporter, async (session) => {
       const { id, ticket } = await exportByHand(session, request);
       if (args.output !== undefined) {
         try {
@@ -95,13 +96,13 @@ export const attach = defineCommand({
   async run({ args }) {
     const reporter = reporterFor(args);
     const options = readVolumeOptions(args);
-    const request = { ...options, destination: localPath(args.disk), verify: false };
+    const request = { ...options, destination: localPath(args.disk) };
     const ticket = decodeTicket(readTicket(args.ticket), args.ticket === "-" ? "stdin" : args.ticket);
-    await withSession(reporter, async (session) => {
-      const entry = await attachByTicket(session, ticket, request);
-      const { id } = entry;
+    await withHere(reporter, async (session) => {
+      await attachByTicket(session, ticket, request);
+      const { id } = ticket;
       reporter.message("info", `when ${id} is done: dlsm release ${id} on ${ticket.source.host}`);
-      await goOn(session, entry, { force: options.force, detach: args.detach === true });
+      await goOn(session, id, { force: options.force, detach: args.detach === true });
     });
   },
 });
@@ -116,7 +117,7 @@ export const release = defineCommand({
   async run({ args }) {
     const reporter = reporterFor(args);
     const id = idOf(args);
-    await withSession(reporter, async ({ source }) => {
+    await withHere(reporter, async ({ source }) => {
       const { wasThere } = await source.ask("source.release", { id, force: args.force === true });
       if (!wasThere) {
         throw new PreconditionError(`there is no export ${id} on this machine`, {
@@ -169,19 +170,4 @@ function checkAllowed(allow: string, listenAddress: string): string {
   throw new UsageError(`--allow: ${allow} cannot log in to ${listenAddress}: one is IPv4, the other IPv6`, {
     hint: "name an address of this host of the same kind with --portal",
   });
-}
-
-function parsePortal(text: string): { address: string; port: number } {
-  const match = /^\[(?<six>[^\]]+)\](?::(?<sixPort>\d+))?$|^(?<four>[^:]+)(?::(?<port>\d+))?$/.exec(text);
-  const groups = match?.groups ?? {};
-  const address = groups.six ?? groups.four ?? text;
-  const port = Number(groups.sixPort ?? groups.port ?? 0);
-  const isWildcard = /^[0:.]+$/.test(address);
-  if (isIP(address) !== 0 && !isWildcard && port <= 65535) return { address, port };
-  throw new UsageError(
-    isWildcard
-      ? `--portal: ${text} would listen on all addresses`
-      : `--portal: ${text} is not an IP address with a port from 0 to 65535`,
-    { hint: "give one IP address of this host, such as 192.0.2.7 or 192.0.2.7:3260 or [2001:db8::7]:3260" },
-  );
 }

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { defineCommand } from "citty";
-import { allStatuses, type Context, statusById } from "../../migration/mod.ts";
-import { statusLines } from "../../report/mod.ts";
-import { idOf, jsonOption } from "../options.ts";
-import { reporterFor, withSession } from "../session.ts";
+import { PreconditionError } from "../../lib/errors.ts";
+import { allStatuses, findHosts, statusById } from "../../migration/mod.ts";
+import { hostOption, idOf, jsonOption, parseHosts, repeated } from "../options.ts";
+import { reporterFor, type Session, showStatus, withSession } from "../session.ts";
 
 const watchMs = 1_000;
 
@@ -12,16 +12,18 @@ export const status = defineCommand({
   args: {
     id: { type: "positional", required: false, description: "Only this migration" },
     watch: { type: "boolean", description: "Again every second, until it has ended" },
+    ...hostOption,
     ...jsonOption,
   },
-  async run({ args }) {
+  async run({ args, rawArgs }) {
     const reporter = reporterFor(args);
     const id = args.id === undefined ? undefined : idOf({ id: args.id });
-    await withSession(reporter, async (session) => {
+    const hosts = parseHosts(repeated(rawArgs, "--host"));
+    await withSession(reporter, hosts, async (session) => {
       let isFirst = true;
       for (;;) {
         const statuses = await statusesFor(session, id, isFirst);
-        for (const status of statuses) reporter.result({ json: status, lines: statusLines(status) });
+        for (const status of statuses) showStatus(reporter, status);
         if (statuses.length === 0 && isFirst) reporter.message("info", "no migration on this machine");
         if (!args.watch || statuses.length === 0) return;
         isFirst = false;
@@ -33,8 +35,12 @@ export const status = defineCommand({
 });
 
 /** An id that is unknown at first is an error; one that goes away while it is watched has ended. */
-async function statusesFor(context: Context, id: string | undefined, isFirst: boolean) {
-  if (id === undefined) return await allStatuses(context);
-  if (isFirst) return [await statusById(context, id)];
-  return (await allStatuses(context)).filter((status) => status.id === id);
+async function statusesFor(session: Session, id: string | undefined, isFirst: boolean) {
+  if (id === undefined) return await allStatuses(session.hosts);
+  try {
+    return [await statusById({ ...session, ...await findHosts(session.hosts, id) }, id)];
+  } catch (error) {
+    if (isFirst || !(error instanceof PreconditionError)) throw error;
+    return [];
+  }
 }

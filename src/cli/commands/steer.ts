@@ -3,20 +3,29 @@ import { defineCommand } from "citty";
 import { PreconditionError } from "../../lib/errors.ts";
 import { formatSize, parseRate } from "../../lib/units.ts";
 import * as migration from "../../migration/mod.ts";
-import { detachOption, idArgument, idOf, jsonOption } from "../options.ts";
-import { detach, follow, reporterFor, type Session, showStatus, withSession } from "../session.ts";
+import { detachOption, hostOption, idArgument, idOf, jsonOption, parseHosts, repeated } from "../options.ts";
+import { detach, follow, reporterFor, type Session, showStatus, withMigration } from "../session.ts";
+
+interface Given {
+  readonly args: { readonly id: string; readonly json?: boolean };
+  readonly rawArgs: readonly string[];
+}
+
+type Work = (context: Session & migration.Context, id: string) => Promise<unknown>;
+
+/** Finds the migration's hosts and does `work`. */
+async function withGiven({ args, rawArgs }: Given, work: Work): Promise<void> {
+  const id = idOf(args);
+  const hosts = parseHosts(repeated(rawArgs, "--host"));
+  await withMigration(reporterFor(args), id, hosts, (context) => work(context, id));
+}
 
 /** Does `work`, then shows where the migration stands. */
-async function steer(
-  args: { readonly id: string; readonly json?: boolean },
-  work: (session: Session, id: string) => Promise<unknown>,
-): Promise<void> {
-  const reporter = reporterFor(args);
-  const id = idOf(args);
-  await withSession(reporter, async (session) => {
-    await migration.knownDestination(session, id);
-    await work(session, id);
-    showStatus(reporter, await migration.statusById(session, id));
+function steer(given: Given, work: Work): Promise<void> {
+  return withGiven(given, async (context, id) => {
+    await migration.knownDestinations(context, id);
+    await work(context, id);
+    showStatus(context.reporter, await migration.statusById(context, id));
   });
 }
 
@@ -28,27 +37,29 @@ export const activate = defineCommand({
   args: {
     ...idArgument,
     force: { type: "boolean", description: "Although the source is still open for writing" },
+    ...hostOption,
     ...jsonOption,
   },
-  run: ({ args }) => steer(args, (session, id) => migration.activate(session, id, args.force === true)),
+  run: (given) => steer(given, (context, id) => migration.activate(context, id, given.args.force === true)),
 });
 
 export const pause = defineCommand({
   meta: { name: "pause", description: "Pause the background sync; reads and writes go on" },
-  args: { ...idArgument, ...jsonOption },
-  run: ({ args }) => steer(args, ({ destination }, id) => destination.ask("destination.pause", { id })),
+  args: { ...idArgument, ...hostOption, ...jsonOption },
+  run: (given) => steer(given, (context, id) => migration.askAll(context, id, "destination.pause")),
 });
 
 export const limit = defineCommand({
-  meta: { name: "limit", description: "Limit the background sync" },
+  meta: { name: "limit", description: "Limit the background sync (of all disks together)" },
   args: {
     ...idArgument,
     rate: { type: "positional", required: true, description: "Such as 100MiB/s, or off" },
+    ...hostOption,
     ...jsonOption,
   },
-  run: ({ args }) => {
-    const bytesPerSecond = parseRate(args.rate);
-    return steer(args, ({ destination }, id) => destination.ask("destination.limit", { id, bytesPerSecond }));
+  run: (given) => {
+    const bytesPerSecond = parseRate(given.args.rate);
+    return steer(given, (context, id) => migration.limit(context, id, bytesPerSecond));
   },
 });
 
@@ -61,18 +72,17 @@ export const resume = defineCommand({
       description: "After a reboot or without the live map: go on with what is there (what it says it risks)",
     },
     ...detachOption,
+    ...hostOption,
     ...jsonOption,
   },
-  async run({ args }) {
-    const reporter = reporterFor(args);
-    const id = idOf(args);
-    await withSession(reporter, async (session) => {
-      const isDriven = await migration.resume(session, id, args.force === true);
-      if (isDriven && !args.detach) return await follow(session, id);
-      if (isDriven) detach(session, id);
-      showStatus(reporter, await migration.statusById(session, id));
-    });
-  },
+  run: (given) =>
+    withGiven(given, async (context, id) => {
+      const { args } = given;
+      const isDriven = await migration.resume(context, id, args.force === true);
+      if (isDriven && !args.detach) return await follow(context, id);
+      if (isDriven) await detach(context, id);
+      showStatus(context.reporter, await migration.statusById(context, id));
+    }),
 });
 
 export const cutover = defineCommand({
@@ -81,23 +91,23 @@ export const cutover = defineCommand({
     ...idArgument,
     force: { type: "boolean", description: "Disconnect the clients that still use the volume" },
     detach: { type: "boolean", description: "Do not wait for the end; it comes by itself" },
+    ...hostOption,
     ...jsonOption,
   },
-  async run({ args }) {
-    const reporter = reporterFor(args);
-    const id = idOf(args);
-    await withSession(reporter, async (session) => {
-      await migration.allowCutover(session, id, args.force === true);
-      const { engine } = await migration.knownDestination(session, id);
-      if (engine !== null && engine.clients > 0 && args.force !== true) {
-        throw new PreconditionError(`${id} is still used over ${engine.clients} NBD connection(s)`, {
+  run: (given) =>
+    withGiven(given, async (context, id) => {
+      const { args } = given;
+      await migration.allowCutover(context, id, args.force === true);
+      const entries = await migration.knownDestinations(context, id);
+      const clients = entries.reduce((sum, { engine }) => sum + (engine?.clients ?? 0), 0);
+      if (clients > 0 && args.force !== true) {
+        throw new PreconditionError(`${id} is still used over ${clients} NBD connection(s)`, {
           hint: "it is cut over when they are closed; --force disconnects them",
         });
       }
-      if (args.detach) detach(session, id);
-      else await follow(session, id);
-    });
-  },
+      if (args.detach) await detach(context, id);
+      else await follow(context, id);
+    }),
 });
 
 export const abort = defineCommand({
@@ -105,43 +115,42 @@ export const abort = defineCommand({
   args: {
     ...idArgument,
     force: { type: "boolean", description: "After the hand-off too: what was written here since is lost" },
+    ...hostOption,
     ...jsonOption,
   },
-  async run({ args }) {
-    const reporter = reporterFor(args);
-    const id = idOf(args);
-    await withSession(reporter, async (session) => {
-      const status = await migration.statusById(session, id);
-      await migration.abort(session, id, args.force === true);
-      reporter.result({
+  run: (given) =>
+    withGiven(given, async (context, id) => {
+      const status = await migration.statusById(context, id);
+      await migration.abort(context, id, given.args.force === true);
+      context.hosts.book.remove(id);
+      context.reporter.result({
         json: { ...status, phase: "aborted", disks: [] },
         lines: [`${id} aborted: ${status.source.path} is as it was`],
       });
-    });
-  },
+    }),
 });
 
 export const verify = defineCommand({
   meta: { name: "verify", description: "Compare hashes of what was moved so far on both sides" },
-  args: { ...idArgument, ...jsonOption },
-  async run({ args }) {
-    const reporter = reporterFor(args);
-    const id = idOf(args);
-    await withSession(reporter, async (session) => {
-      const entry = await migration.knownDestination(session, id);
-      if (entry.options.byTicket || entry.isReleased) {
-        const why = entry.isReleased ? "its source was released" : "it was attached with a ticket";
-        throw new PreconditionError(
-          `${id} cannot be verified: ${why}, so the source's hashes cannot be had`,
-        );
+  args: { ...idArgument, ...hostOption, ...jsonOption },
+  run: (given) =>
+    withGiven(given, async (context, id) => {
+      const entries = await migration.knownDestinations(context, id);
+      let comparedBytes = 0;
+      for (const entry of entries) {
+        if (entry.options.byTicket || entry.isReleased) {
+          const why = entry.isReleased ? "its source was released" : "it was attached with a ticket";
+          throw new PreconditionError(
+            `${id} cannot be verified: ${why}, so the source's hashes cannot be had`,
+          );
+        }
+        const verified = await migration.verify(context, entry.id);
+        migration.requireSame(entry.id, verified);
+        comparedBytes += verified.comparedBytes;
       }
-      const verified = await migration.verify(session, id);
-      migration.requireSame(id, verified);
-      const { comparedBytes } = verified;
-      reporter.result({
-        json: { id: id, verifiedBytes: comparedBytes, result: "same" },
+      context.reporter.result({
+        json: { id, verifiedBytes: comparedBytes, result: "same" },
         lines: [`${id}: ${formatSize(comparedBytes)} compared, no difference`],
       });
-    });
-  },
+    }),
 });

@@ -1,0 +1,183 @@
+/**
+ * The migration as a state machine: what is to be done next, out of what both hosts say. Pure.
+ *
+ * Nothing is remembered between two looks: the state is what the hosts have in their journals and running, an
+ * event is a change of that. So whoever looks next, after whatever crash, goes on from there. Each step can be
+ * repeated; the host that it changes writes it into its journal before it acts.
+ *
+ * | a disk is                            | step         | does                                    | undone by        |
+ * |--------------------------------------|--------------|-----------------------------------------|------------------|
+ * | planned, not exported                | export       | source: journal, tgtd, target           | source.release   |
+ * | planned, exported                    | attach       | destination: disk, map, engine          | destination.abort|
+ * | attached (all), hand-off by command  | command      | runs it, then handOff                   |                  |
+ * | attached (all), hand-off now, or one disk was written to | handOff | fences each source, then activates each volume | before the first activation: source.unfence |
+ * | without its engine                   | startEngine  | destination: starts it on its map       |                  |
+ * | out of reach of its source, tgtd gone| startExport  | source: starts tgtd; tells the engine   |                  |
+ * | active, with another share of the limit | share     | destination: limits the sync            |                  |
+ * | synced, to be verified               | verify       | both: hashes of what was fetched        |                  |
+ * | synced                               | logOut       | engine: leaves the source for good      |                  |
+ * | synced, logged out                   | release      | source: takes export, fence, record away|                  |
+ * | synced, not exported any more        | noteReleased | destination: journal                    |                  |
+ * | released (all)                       | finish       | destination: cut-over, record goes      |                  |
+ *
+ * Setting up (export, attach) is only done by the command that planned it or by `resume`; all the rest by
+ * whoever drives.
+ */
+import { FailedError, PreconditionError } from "../lib/errors.ts";
+import type { DestinationEntry } from "../role/mod.ts";
+import { destinationsOf, type DiskView, phaseOf, type View } from "./view.ts";
+
+export const stepNames = [
+  "export",
+  "attach",
+  "command",
+  "handOff",
+  "startEngine",
+  "startExport",
+  "share",
+  "verify",
+  "logOut",
+  "release",
+  "noteReleased",
+  "finish",
+] as const;
+
+export interface Step {
+  readonly name: (typeof stepNames)[number];
+  /** The disk's id; the migration's for "command" and "handOff". */
+  readonly id: string;
+}
+
+/** What only the looker knows. */
+export interface Circumstances {
+  /** Disks whose engine has been without its source for so long that its export is to be looked after. */
+  readonly lost: ReadonlySet<string>;
+}
+
+/** The next step of setting up; undefined when every disk is attached. Throws if it cannot be set up. */
+export function nextSetUpStep(view: View): Step | undefined {
+  const first = requireWhole(view);
+  for (const { id, source, destination } of view.disks) {
+    if (destination === undefined || !isBeingSetUp(destination)) continue;
+    if (first.options.byTicket) {
+      throw new PreconditionError(`attaching ${view.id} was cut short`, {
+        hint: `dlsm abort ${view.id}, then dlsm attach with its ticket again`,
+      });
+    }
+    const isExported = source !== undefined && source.state === "exported" && source.tgtdPid !== null;
+    return { name: isExported ? "attach" : "export", id };
+  }
+  return undefined;
+}
+
+/**
+ * The steps of driving that can be made now, one a disk at most; none: there is only to wait. Throws
+ * FailedError when somebody has to mend something first.
+ */
+export function nextSteps(view: View, circumstances: Circumstances): Step[] {
+  const entries = destinationsOf(view);
+  const isEnding = entries.every((entry) => phaseOf(entry) === "released");
+  // The first disk ends last: its folder is the driver's place.
+  if (isEnding) return entries.toReversed().map(({ id }): Step => ({ name: "finish", id }));
+
+  requireWhole(view);
+  const unfinished = entries.find((entry) => isBeingSetUp(entry) || entry.state === "aborting");
+  if (unfinished !== undefined) {
+    const what = unfinished.state === "aborting" ? "abort" : "resume";
+    throw new FailedError(`${view.id} was not ${what === "abort" ? "taken away" : "set up"} completely`, {
+      hint: `dlsm ${what} ${view.id} does it over`,
+    });
+  }
+  const steps = view.disks.flatMap((disk) => {
+    const step = diskStep(view, disk, circumstances);
+    return step === undefined ? [] : [step];
+  });
+  const handOff = handOffStep(view, entries);
+  return handOff === undefined ? steps : [handOff, ...steps];
+}
+
+/** How the limit is shared now: equal parts for the disks that are not synced. Null: no limit. */
+export function shareOf(entries: readonly DestinationEntry[]): number | null {
+  const total = entries[0]?.totalBytesPerSecond ?? null;
+  const count = entries.filter(isSyncing).length;
+  return total === null ? null : Math.max(1, total / Math.max(1, count));
+}
+
+export function isSyncing(entry: DestinationEntry): boolean {
+  return entry.engine !== null && entry.engine.state !== "synced";
+}
+
+function diskStep(view: View, { id, source, destination }: DiskView, { lost }: Circumstances) {
+  if (destination === undefined || phaseOf(destination) === "released") return undefined;
+  const step = (name: Step["name"]): Step => ({ name, id });
+  const { engine, options } = destination;
+  if (engine === null) return step("startEngine");
+  if (phaseOf(destination) === "synced") {
+    if (options.verify && destination.verified === null) return step("verify");
+    if (destination.verified === "different") {
+      throw new FailedError(`verification of ${view.id} found a difference`, {
+        hint: `look again with dlsm verify ${view.id}`,
+      });
+    }
+    if (options.keepSource && !destination.mayCutOver) return undefined;
+    if (!engine.isSourceDetached) return step("logOut");
+    const isExported = source !== undefined || view.sourceProblem !== null;
+    return step(isExported && !options.byTicket ? "release" : "noteReleased");
+  }
+  if (engine.sync === "stopped" && engine.state === "active") throw syncStopped(view.id, destination);
+  if (lost.has(id) && !options.byTicket && (source === undefined || source.tgtdPid === null)) {
+    return step("startExport");
+  }
+  const share = shareOf(destinationsOf(view));
+  return isOther(share, engine.limitBytesPerSecond) ? step("share") : undefined;
+}
+
+function handOffStep(view: View, entries: readonly DestinationEntry[]): Step | undefined {
+  const waiting = entries.filter((entry) => phaseOf(entry) === "attached");
+  if (waiting.length === 0 || waiting.some(({ engine }) => engine === null)) return undefined;
+  const hasBegun = waiting.length < entries.length;
+  const { handoff } = entries[0].options;
+  if (hasBegun || handoff === "now") return { name: "handOff", id: view.id };
+  return handoff === "command" ? { name: "command", id: view.id } : undefined;
+}
+
+/** Throws if a record cannot be read, or disks are missing of which nothing was handed over. */
+function requireWhole(view: View): DestinationEntry {
+  const entries = destinationsOf(view);
+  const broken = entries.find(({ isReadable }) => !isReadable);
+  if (broken !== undefined) {
+    throw new PreconditionError(broken.problem!, { hint: broken.remedy ?? undefined });
+  }
+  const [first] = entries;
+  if (first === undefined) {
+    throw new PreconditionError(`${view.id} is only an export on this host`, {
+      hint: "give this command where its destination is, or name that host with --host",
+    });
+  }
+  const areEnding = entries.every((entry) => phaseOf(entry) === "released");
+  if (entries.length < first.diskCount && !areEnding) {
+    throw new FailedError(
+      `of the ${first.diskCount} disks of ${view.id} only ${entries.length} are here: its planning or its ` +
+        "abort was cut short",
+      { hint: `dlsm abort ${view.id}, then migrate anew` },
+    );
+  }
+  return first;
+}
+
+function isBeingSetUp({ state }: DestinationEntry): boolean {
+  return state === "planned" || state === "attaching";
+}
+
+function syncStopped(id: string, { destination, engine }: DestinationEntry): FailedError {
+  const why = engine?.lastError ?? "it did not say why";
+  return new FailedError(`the sync of ${id} to ${destination.host}:${destination.path} stopped: ${why}`, {
+    hint: `mend that (make space, for instance), then dlsm resume ${id}; the volume goes on meanwhile`,
+  });
+}
+
+/** Not for rounding. */
+function isOther(wanted: number | null, present: number | null): boolean {
+  if (wanted === null || present === null) return wanted !== present;
+  return Math.abs(wanted - present) > 0.01 * wanted;
+}

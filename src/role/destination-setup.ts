@@ -1,0 +1,81 @@
+/** Setting one volume up at the destination, and taking it away again. */
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { engineFiles, readStoredStatus, type SourceExport } from "../engine/mod.ts";
+import { removeFileDurably } from "../lib/atomic-file.ts";
+import { PreconditionError } from "../lib/errors.ts";
+import type { DestinationRecord } from "./destination-journal.ts";
+import type { DestinationRecords } from "./destination-records.ts";
+import { knownDisk } from "./disk-identity.ts";
+import { endEngine, engineStatus, startEngine, untilConnected } from "./engine-process.ts";
+import { inspectDestination, makeLocalFile, unmakeLocalFile } from "./local-file.ts";
+
+/** Makes the local disk and the map, starts the engine; the record is "attached" afterwards. */
+export async function setUpVolume(
+  records: DestinationRecords,
+  record: DestinationRecord,
+  source: SourceExport,
+): Promise<void> {
+  const { plan } = record;
+  const folders = records.folders(plan.id);
+  if (source.sizeBytes !== plan.sizeBytes) {
+    throw new PreconditionError(
+      `the source has ${source.sizeBytes} bytes now, not ${plan.sizeBytes} as before`,
+    );
+  }
+  const file = await inspectDestination(record.path, plan.sizeBytes, plan.force);
+  const attaching: DestinationRecord = { ...record, origin: file.origin, state: "attaching" };
+  records.write(attaching);
+  makeLocalFile(file, plan.sizeBytes);
+  const made: DestinationRecord = { ...attaching, ...knownDisk(file.path), runFolder: records.runFolder };
+  records.write(made);
+  records.writeConfig(plan.id, {
+    volumeId: plan.id,
+    path: file.path,
+    sizeBytes: plan.sizeBytes,
+    blockBytes: plan.blockBytes,
+    activation: plan.activation,
+    isFresh: file.origin !== "existing",
+    bytesPerSecond: plan.bytesPerSecond === null ? null : Math.max(1, plan.bytesPerSecond / plan.diskCount),
+    isPaused: false,
+    sourceTimeoutMs: plan.sourceTimeoutMs,
+    source,
+  });
+  await startEngine(folders, { isNew: true });
+  await untilConnected(folders, source);
+  records.write({ ...made, state: "attached" });
+}
+
+/** As it was planned: no engine, no map, no file that was made here. */
+export async function undoAttach(records: DestinationRecords, record: DestinationRecord): Promise<void> {
+  if (record.state === "planned") return;
+  const folders = records.folders(record.plan.id);
+  await endEngine(folders);
+  unmakeLocalFile(record.path, record.identity, record.origin);
+  for (const name of [engineFiles.map, engineFiles.config]) removeFileDurably(join(folders.state, name));
+  rmSync(join(folders.run, engineFiles.liveMap), { force: true });
+  records.write({ ...record, state: "planned" });
+}
+
+/** All of it goes, whatever it was. */
+export async function takeAway(records: DestinationRecords, id: string): Promise<void> {
+  const record = records.readable(id);
+  // What was only planned has touched nothing, so that a file at the path is somebody else's.
+  const isTouched = record !== undefined && record.state !== "planned";
+  if (isTouched) records.write({ ...record, state: "aborting" });
+  await endEngine(records.folders(id));
+  if (isTouched) unmakeLocalFile(record.path, record.identity, record.origin);
+  records.remove(id);
+}
+
+/** Whether the hand-off has happened, as far as can be told. */
+export async function isActivated(records: DestinationRecords, id: string): Promise<boolean> {
+  const folders = records.folders(id);
+  const status = await engineStatus(folders);
+  if (status !== undefined) return status.state !== "attached";
+  const record = records.readable(id);
+  if (record?.state === "planned") return false;
+  const stored = readStoredStatus(folders);
+  // A map that cannot be read, or is gone, may stand for data that is nowhere else.
+  return stored?.activated ?? record?.state !== "attaching";
+}

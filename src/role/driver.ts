@@ -1,0 +1,116 @@
+/**
+ * The driver's place: who drives a migration to its end, one conversation or background process at a time.
+ *
+ * A conversation that ends without leaving the place (its controller was killed, the network is down) hands
+ * it to a process in the background of this host, the destination's.
+ */
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { execa } from "execa";
+import { acquire } from "../lib/lock.ts";
+import { identify, isRunning, type ProcessId } from "../lib/process-id.ts";
+import { selfCommand } from "../lib/self.ts";
+import { listIds, type RoleFolders, roleFolders } from "./layout.ts";
+import { migrationOf, type Request } from "./messages.ts";
+
+const fileName = "driver";
+
+interface Place {
+  readonly folders: RoleFolders;
+  readonly lock: { release(): void };
+}
+
+export class DriverRole {
+  readonly #folders: RoleFolders;
+  readonly #places = new Map<string, Place>();
+
+  constructor(folders: RoleFolders) {
+    this.#folders = folders;
+  }
+
+  /** Takes the place; false if another process has it, or the migration is gone. */
+  take({ id }: Request<"driver.take">): boolean {
+    if (this.#places.has(id)) return true;
+    const folders = leadFolders(this.#folders, id);
+    const lock = folders !== undefined && existsSync(folders.run) ? acquire(folders.run) : undefined;
+    if (folders === undefined || lock === undefined) return false;
+    this.#places.set(id, { folders, lock });
+    writeDriver(folders, null);
+    return true;
+  }
+
+  leave({ id, goOn }: Request<"driver.leave">): null {
+    this.#places.get(id)?.lock.release();
+    this.#places.delete(id);
+    if (goOn) startDriver(this.#folders, id);
+    return null;
+  }
+
+  note({ id, note }: Request<"driver.note">): null {
+    const place = this.#places.get(id);
+    if (place !== undefined) writeDriver(place.folders, note);
+    return null;
+  }
+
+  /** At the end of the conversation. */
+  close(): void {
+    for (const id of [...this.#places.keys()]) this.leave({ id, goOn: true });
+  }
+}
+
+export interface DriverFile {
+  readonly pid: number;
+  /** What holds it up. */
+  readonly note: string | null;
+}
+
+/** The driver of a disk's migration; undefined if none runs. */
+export function readDriver(folders: RoleFolders, diskId: string): DriverFile | undefined {
+  const lead = leadFolders(folders, migrationOf(diskId));
+  try {
+    const { process: id, note } = JSON.parse(readFileSync(join(lead!.run, fileName), "utf8")) as {
+      readonly process: ProcessId;
+      readonly note: string | null;
+    };
+    return isRunning(id) ? { pid: id.pid, note } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function writeDriver({ run }: RoleFolders, note: string | null): void {
+  try {
+    const content = JSON.stringify({ process: identify(process.pid), note });
+    writeFileSync(join(run, fileName), content, { mode: 0o600 });
+  } catch {
+    // No space left, perhaps: the name is for the status only, what counts is the lock.
+  }
+}
+
+/** Starts a driver in a session of its own, unless the migration is gone; it ends if another one drives. */
+function startDriver(all: RoleFolders, id: string): void {
+  const folders = leadFolders(all, id);
+  if (folders === undefined || !existsSync(folders.run)) return;
+  const { program, args } = selfCommand(["drive", id]);
+  // Any descriptor will do, whatever execa's types say.
+  const log = openSync(join(folders.state, "driver.log"), "a", 0o600) as 3;
+  try {
+    const child = execa(program, args, {
+      cwd: "/",
+      env: { DLSM_STATE_DIR: all.state, DLSM_RUN_DIR: all.run },
+      stdio: ["ignore", log, log],
+      detached: true,
+      cleanup: false,
+      reject: false,
+    });
+    child.nodeChildProcess.unref();
+  } finally {
+    closeSync(log);
+  }
+}
+
+/** The folders of the disk that ends last, whose run folder is the migration's lock. */
+function leadFolders(folders: RoleFolders, id: string): RoleFolders | undefined {
+  const lead = listIds(folders, "destination").find((each) => migrationOf(each) === id);
+  return lead === undefined ? undefined : roleFolders(folders, "destination", lead);
+}
