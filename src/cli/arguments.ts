@@ -19,9 +19,6 @@ const notBuilt: Readonly<Record<string, readonly [what: string, instead: string]
   ],
 };
 
-/** As the hint of a command's last positional: any number of them. */
-const repeatable = "…";
-
 /** Flags that every command has. */
 const everywhere: ArgsDef = { help: { type: "boolean", alias: "h" } };
 
@@ -161,7 +158,8 @@ class Checker {
   }
 
   #positional(word: string): void {
-    const isRepeatable = this.#positionals.at(-1)?.definition.valueHint === repeatable;
+    // "host…": any number of them.
+    const isRepeatable = this.#positionals.at(-1)?.name.endsWith("…");
     if (this.#positionalCount >= this.#positionals.length && !isRepeatable) {
       const names = this.#positionals.map(({ name }) => name.toUpperCase()).join(" ");
       throw this.#error(

@@ -12,13 +12,13 @@ import { reporterFor } from "../session.ts";
 export const doctor = defineCommand({
   meta: {
     name: "doctor",
-    description: "What hosts can do, what is missing, what was left behind, and what to do about it",
+    description:
+      "What hosts can do, what is missing (then exit 3), what was left behind (exit 0 all the same)",
   },
   args: {
-    host: {
+    "host…": {
       type: "positional",
       required: false,
-      valueHint: "…",
       description:
         "Hosts as ssh names them, such as root@node1, and what is between them (default: this one)",
     },

@@ -15,12 +15,12 @@ interface Feature {
 }
 
 const features: readonly Feature[] = [
-  { check: "nbd", module: "nbd", sign: "/sys/module/nbd", what: "a volume as /dev/nbdN" },
+  { check: "nbd", module: "nbd", sign: "/sys/module/nbd", what: "volumes as /dev/nbdN" },
   {
     check: "device-mapper",
     module: "dm_mod",
     sign: "/dev/mapper/control",
-    what: "a volume under /dev/mapper",
+    what: "volumes under /dev/mapper",
   },
   { check: "loop", module: "loop", sign: "/dev/loop-control", what: "disk images as block devices" },
 ];
@@ -33,12 +33,7 @@ export function kernelFindings(): Finding[] {
     if (state === "loadable") {
       return note(check, module, `the module ${module} is not loaded (${what})`, `modprobe ${module}`);
     }
-    return note(
-      check,
-      module,
-      `the kernel ${release()} has no ${module}, so there is no ${what}`,
-      "nothing, unless you want that: a volume is used over its NBD socket all the same",
-    );
+    return note(check, module, `the kernel ${release()} has no ${module} (${what}); none is needed`, null);
   });
 }
 
