@@ -60,6 +60,18 @@ GlobalKnownHostsFile none
     if (isRoot && !existsSync("/run/sshd")) mkdirSync("/run/sshd", { mode: 0o755 });
   }
 
+  /** Lines of the user's configuration for this destination; they go before the others and win. */
+  configureClient(lines: readonly string[]): void {
+    const path = join(this.#folder, "ssh_config");
+    const host = `Host ${this.destination}\n`;
+    writeFileSync(path, readFileSync(path, "utf8").replace(host, `${host}${lines.join("\n")}\n`));
+  }
+
+  /** A path for a file of the test. */
+  path(name: string): string {
+    return join(this.#folder, name);
+  }
+
   /** Which key of its folder the client takes for the server's; undefined: it knows none. */
   knowHostKey(name: string | undefined): void {
     const key = name === undefined ? "" : readFileSync(join(this.#folder, `${name}.pub`), "utf8");
