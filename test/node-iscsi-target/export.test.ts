@@ -25,6 +25,7 @@ import {
   until,
   withDaemon,
 } from "./helpers.ts";
+import { exportAsNobody, isOpenToOthers, nobody } from "./nobody.ts";
 import { loginResult, Probe } from "./probe.ts";
 
 const test = suite("export");
@@ -452,20 +453,6 @@ withLoop("exportDisk: a block device, and one with blocks of 4096 bytes", async 
   });
 });
 
-const nobody = 65534;
-const dropped = ["--reuid", String(nobody), "--regid", String(nobody), "--clear-groups"];
-const helper = join(import.meta.dirname!, "unprivileged.ts");
-const helperArguments = [...(isDeno ? ["run", "-A"] : ["--disable-warning=ExperimentalWarning"]), helper];
-
-/** Whether another user may run what this checkout holds. */
-async function isOpenToOthers(): Promise<boolean> {
-  for (const command of [[process.execPath, "--version"], ["cat", helper]]) {
-    const { exitCode } = await execa("setpriv", [...dropped, ...command], { reject: false });
-    if (exitCode !== 0) return false;
-  }
-  return true;
-}
-
 asNobody("exportDisk: without root, also for a disk that the user may only read, or not at all", async () => {
   if (!await isOpenToOthers()) {
     console.log("SKIPPED exportDisk without root: this checkout is closed to other users");
@@ -477,12 +464,7 @@ asNobody("exportDisk: without root, also for a disk that the user may only read,
   const own = join(folder, "own");
   mkdirSync(own);
   chownSync(own, nobody, nobody);
-  const cache = tempFolder("deno");
-  chownSync(cache, nobody, nobody);
-  const run = (path: string) => {
-    const argv = [...dropped, process.execPath, ...helperArguments, join(own, "d"), path];
-    return execa("setpriv", argv, { reject: false, env: { HOME: cache, DENO_DIR: cache } });
-  };
+  const run = (path: string) => exportAsNobody(join(own, "d"), path);
   try {
     const disks = [makeImage(folder, "of-root.img"), makeImage(own, "own.img")] as string[];
     chownSync(disks[1]!, nobody, nobody);

@@ -127,10 +127,24 @@ export class Probe {
     this.#send(this.#command(0x88, 0x40, lba, blocks, blocks * blockBytes));
   }
 
-  /** WRITE(16) with immediate data; the sense key and codes that it ended with, "0/0/0" for GOOD. */
-  async write(lba: number, data: Buffer): Promise<string> {
+  /** WRITE(16) of whole 512-byte blocks; as `attempt`. */
+  write(lba: number, data: Buffer): Promise<string> {
+    const cdb = Buffer.alloc(16);
+    cdb[0] = 0x8a;
+    cdb.writeBigUInt64BE(BigInt(lba), 2);
+    cdb.writeUInt32BE(data.length / 512, 10);
+    return this.attempt(cdb, data);
+  }
+
+  /**
+   * Any command without Data-In, its data sent along with it; the sense key and codes that it ended with, "0/0/0"
+   * for GOOD. Absorbs unit attentions.
+   */
+  async attempt(cdb: Buffer, data: Buffer): Promise<string> {
     for (let attempt = 0;; attempt++) {
-      this.#send(this.#command(0x8a, 0x20, lba, data.length / 512, data.length), data);
+      const header = this.#command(0, data.length > 0 ? 0x20 : 0, 0, 0, data.length);
+      cdb.copy(header, 32);
+      this.#send(header, data);
       const { status, data: sense } = await this.#result();
       if (status === 0) return "0/0/0";
       const codes = [sense[4]! & 0xf, sense[14]!, sense[15]!];
