@@ -15,6 +15,14 @@ export interface Entries {
   readonly destinations: readonly DestinationEntry[];
 }
 
+/** Whether something is not there that a driver puts right within moments: perhaps it is about to. */
+export function mayMend({ sources, destinations }: Entries): boolean {
+  return sources.some(({ state, tgtdPid }) => state === "exported" && tgtdPid === null) ||
+    destinations.some((entry) => entry.state === "attached" && (entry.engine === null || isUndriven(entry)));
+}
+
+const isUndriven = ({ isActivated, driverPid }: DestinationEntry) => isActivated && driverPid === null;
+
 export function recordFindings(folders: RoleFolders, { sources, destinations }: Entries): Finding[] {
   return [
     ...sources.map((entry) => exportFinding(folders, entry, destinations)),
@@ -70,7 +78,7 @@ function volumeFinding(folders: RoleFolders, entry: DestinationEntry): Finding {
   if (problem !== null && engine !== null) return missing("volume", id, problem, `see dlsm status ${id}`);
   const resume = `dlsm resume ${migrationOf(id)}`;
   if (problem !== null) return stray("volume", id, problem, entry.remedy ?? resume);
-  if (state === "attached" && entry.isActivated && entry.driverPid === null) {
+  if (state === "attached" && isUndriven(entry)) {
     return stray("volume", id, `nobody drives the migration of ${what} to its end`, resume);
   }
   return ok("volume", id, `${what} is ${engine?.state ?? state}`);

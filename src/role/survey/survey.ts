@@ -1,6 +1,7 @@
 /** `host.survey` and `host.clean`: what a host can do, what is missing, what was left behind. */
 import { existsSync } from "node:fs";
 import { hostname, release } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
 import { LockedError, messageOf } from "../../lib/errors.ts";
 import { withLock } from "../../lib/lock.ts";
 import type { HostFacts } from "../host-messages.ts";
@@ -10,12 +11,14 @@ import { folderFindings } from "./folders.ts";
 import { kernelFindings } from "./kernel.ts";
 import { portFindings } from "./ports.ts";
 import { programFindings } from "./programs.ts";
-import { type Entries, recordFindings } from "./records.ts";
+import { type Entries, mayMend, recordFindings } from "./records.ts";
 import { findStrays, type Stray } from "./strays.ts";
 
 /** A step of a migration may take that long; what is left behind can be told only between two. */
 const surveyLockTimeoutMs = 5_000;
 const cleanLockTimeoutMs = 60_000;
+const mendTimeoutMs = 3_000;
+const mendPollMs = 100;
 
 /** Looks at everything; changes nothing but for making the state and run folders, as every command does. */
 export async function survey(
@@ -33,9 +36,19 @@ export async function survey(
   return [
     ...findings,
     ...portFindings(folders),
-    ...recordFindings(folders, await entries()),
+    ...recordFindings(folders, await settled(entries)),
     ...await strayFindings(folders),
   ];
+}
+
+/** A driver that was just started, or starts an engine or tgtd again, is given the time for it. */
+async function settled(read: () => Promise<Entries>): Promise<Entries> {
+  const deadline = performance.now() + mendTimeoutMs;
+  for (;;) {
+    const entries = await read();
+    if (!mayMend(entries) || performance.now() > deadline) return entries;
+    await sleep(mendPollMs);
+  }
 }
 
 /** Removes what is provably left over. Throws LockedError if the host is busy. */
