@@ -91,7 +91,12 @@ export class FarSide {
       "",
     ];
     writeFileSync(join(folder, "client", "config"), config.join("\n"));
-    this.client(`exec ${findSsh(this.#path)} -F ${join(folder, "client", "config")} "$@"`);
+    this.client(`exec ${this.sshCommand} "$@"`);
+  }
+
+  /** The real ssh, with the client's settings. */
+  get sshCommand(): string {
+    return `${findSsh(this.#path)} -F ${join(this.folder, "client", "config")}`;
   }
 
   /** What `ssh` is: lines for sh. */
@@ -130,6 +135,11 @@ export async function eventually(isSo: () => boolean | Promise<boolean>, what: s
 export function thisTree(): string {
   const { program, args } = selfCommand([]);
   return `exec ${[program, ...args].map((word) => `'${word}'`).join(" ")} "$@"`;
+}
+
+/** Lines of sh that greet as another version of dlsm does, and wait for the end. */
+export function oldDlsm(version: string): string {
+  return `echo "dlsm-rpc 1 max-calls=32 dlsm=${version}"; exec cat >/dev/null`;
 }
 
 async function makeKey(path: string): Promise<void> {
