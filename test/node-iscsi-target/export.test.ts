@@ -25,9 +25,10 @@ import {
   until,
   withDaemon,
 } from "./helpers.ts";
-import { exportAsNobody, isOpenToOthers, nobody } from "./nobody.ts";
+import { isOpenToOthers, nobody, runAsNobody } from "../helpers/nobody.ts";
 import { loginResult, Probe } from "./probe.ts";
 
+const unprivileged = join(import.meta.dirname!, "unprivileged.ts");
 const test = suite("export");
 const real = needing(test, ["tgtd", "tgtadm"]);
 const withLoop = needing(test, ["tgtd", "tgtadm", "losetup"], { root: true });
@@ -464,7 +465,7 @@ asNobody("exportDisk: without root, also for a disk that the user may only read,
   const own = join(folder, "own");
   mkdirSync(own);
   chownSync(own, nobody, nobody);
-  const run = (path: string) => exportAsNobody(join(own, "d"), path);
+  const run = (path: string) => runAsNobody(unprivileged, join(own, "d"), path);
   try {
     const disks = [makeImage(folder, "of-root.img"), makeImage(own, "own.img")] as string[];
     chownSync(disks[1]!, nobody, nobody);

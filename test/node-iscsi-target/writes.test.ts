@@ -10,10 +10,11 @@ import { attachLoop, needingLoop } from "../helpers/loop-device.ts";
 import { findProgram, needing } from "../helpers/needs.ts";
 import { tempFolder } from "../helpers/temp.ts";
 import { exportOptions, hasNamespace, makeImage, withDaemon } from "./helpers.ts";
-import { exportAsNobody, isOpenToOthers, nobody } from "./nobody.ts";
+import { isOpenToOthers, nobody, runAsNobody } from "../helpers/nobody.ts";
 import { Probe } from "./probe.ts";
 import { accessModesOf, tryToWrite } from "./write-attempts.ts";
 
+const unprivileged = join(import.meta.dirname!, "unprivileged.ts");
 const test = suite("writes");
 const real = needing(test, ["tgtd", "tgtadm"]);
 const asNobody = await needingLoop(
@@ -140,7 +141,7 @@ asNobody("no initiator writes what a tgtd without root exports", async () => {
     ];
     for (const [path, mode] of disks) {
       const before = contentOf(path);
-      const { stdout, stderr } = await exportAsNobody(join(own, "d"), path);
+      const { stdout, stderr } = await runAsNobody(unprivileged, join(own, "d"), path);
       assert.is(stderr, "", path);
       const { attempts, modes } = JSON.parse(stdout);
       assert.equal(modes, [mode], path);

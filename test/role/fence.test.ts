@@ -1,6 +1,7 @@
 /** The fence: real files, loop devices, writers and tgtd; what it changes, what it sees, what it gives back. */
 import {
   chmodSync,
+  chownSync,
   closeSync,
   fsyncSync,
   mkdirSync,
@@ -27,12 +28,14 @@ import { SourceRole } from "../../src/role/source.ts";
 import { makeDisk, MiB } from "../helpers/disk.ts";
 import { attachLoop, needingLoop } from "../helpers/loop-device.ts";
 import { findProgram, isRoot, needing } from "../helpers/needs.ts";
+import { isOpenToOthers, nobody, runAsNobody } from "../helpers/nobody.ts";
 import { until } from "../helpers/until.ts";
 import { tempFolder } from "../helpers/temp.ts";
 import { startWriter } from "../helpers/writer.ts";
 
 const test = suite("fence");
 const withTgt = needing(test, ["tgtd"]);
+const asNobody = needing(test, ["tgtd", "setpriv"], { root: true });
 const withLoop = await needingLoop(test, withTgt);
 const hasFlag = await canBeImmutable();
 const id = "fencetest";
@@ -619,6 +622,43 @@ withLoop("a device's flag of another boot is not undone, nor is another device o
       assert.is(isReadOnly(device), true);
     });
   });
+});
+
+asNobody("without root: the mode of an own file; of a stranger's nothing, and that is no error", async () => {
+  if (!await isOpenToOthers()) {
+    console.log("SKIPPED the fence without root: this checkout is closed to other users");
+    return;
+  }
+  const folder = tempFolder("fence");
+  chmodSync(folder, 0o755);
+  const own = join(folder, "own");
+  mkdirSync(own);
+  chownSync(own, nobody, nobody);
+  const run = async (path: string) => {
+    makeDisk(path, 4, [0]);
+    chmodSync(path, 0o644);
+    if (path.startsWith(own)) chownSync(path, nobody, nobody);
+    const { stdout, stderr } = await runAsNobody(join(import.meta.dirname!, "fence-as-user.ts"), own, path);
+    assert.is(stderr, "");
+    return JSON.parse(stdout);
+  };
+  const mine = await run(join(own, "disk"));
+  assert.equal({ kinds: mine.kinds, mode: mine.mode, restored: mine.restored }, {
+    kinds: ["mode"],
+    mode: "444",
+    restored: "644",
+  });
+  assert.match(mine.notes.join(), "cannot be made immutable");
+  assert.is(mine.before, null);
+  assert.match(mine.after, "its modification time changed", "who had it open before goes on writing");
+  const other = await run(join(folder, "disk"));
+  assert.equal({ kinds: other.kinds, mode: other.mode, before: other.before, after: other.after }, {
+    kinds: [],
+    mode: "644",
+    before: null,
+    after: null,
+  });
+  assert.match(other.notes.join(), /its mode cannot be changed \(EPERM\)/);
 });
 
 test.run();
