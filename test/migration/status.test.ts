@@ -1,77 +1,9 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import type { EngineStatus } from "../../src/engine/mod.ts";
 import { nbdUriOf, statusesOf, statusOf as statusOfView } from "../../src/migration/status.ts";
 import { phaseOf, viewOf } from "../../src/migration/view.ts";
 import type { DestinationEntry, SourceEntry } from "../../src/role/mod.ts";
-
-const engine: EngineStatus = {
-  state: "active",
-  pid: 42,
-  sizeBytes: 1000,
-  blockBytes: 100,
-  residentBytes: 500,
-  writtenBytes: 100,
-  fetchedBytes: { demand: 100, readahead: 100, sync: 200 },
-  refetchedBytes: 0,
-  holeBytes: 0,
-  overwrittenBytes: 50,
-  rateBytesPerSecond: 10,
-  etaSeconds: 50,
-  sync: "running",
-  limitBytesPerSecond: null,
-  isConnected: true,
-  isSourceDetached: false,
-  sourceError: null,
-  lastError: null,
-  clients: 1,
-};
-
-const destination: DestinationEntry = {
-  id: "abcd1234",
-  isReadable: true,
-  createdAt: "2026-01-02T00:00:00.000Z",
-  state: "attached",
-  source: { host: "here", path: "/src", reach: null },
-  destination: { host: "here", path: "/dst", reach: null },
-  options: {
-    handoff: "manual",
-    handoffCommand: null,
-    verify: false,
-    holdCutover: false,
-    byTicket: false,
-    keepSource: false,
-  },
-  diskCount: 1,
-  network: { portal: { address: "127.0.0.1", port: 0 }, allow: "127.0.0.1", tunnel: null },
-  totalBytesPerSecond: null,
-  sizeBytes: 1000,
-  blockBytes: 100,
-  isActivated: true,
-  verified: null,
-  isReleased: false,
-  mayCutOver: true,
-  nbdSocket: "/run/x/nbd.sock",
-  engine,
-  stored: null,
-  driverPid: 7,
-  driverNote: null,
-  problem: null,
-  remedy: null,
-};
-
-const source: SourceEntry = {
-  id: "abcd1234",
-  createdAt: "2026-01-02T00:00:01.000Z",
-  state: "exported",
-  source: { host: "here", path: "/src", reach: null },
-  destination: { host: "here", path: "/dst", reach: null },
-  sizeBytes: 1000,
-  tgtdPid: 5,
-  fence: null,
-  danger: null,
-  problem: null,
-};
+import { destination, engine, source } from "./entries.ts";
 
 const statusOf = (entry: DestinationEntry, from: SourceEntry | undefined) =>
   statusOfView(viewOf(entry.id, from === undefined ? [] : [from], [entry]));
@@ -143,6 +75,42 @@ test("statusOf() of a journal that cannot be read: what the source and the engin
   assert.is(status.disks[0]!.residentBytes, 500);
   const alone = statusOf(broken, undefined);
   assert.equal([alone.source.path, alone.destination], ["", { host: "here", path: "" }]);
+});
+
+test("statusOf() of several disks: the least phase, every disk, the first error", () => {
+  const first = { ...destination, id: "abcd1234-1" };
+  const second = {
+    ...destination,
+    id: "abcd1234-2",
+    createdAt: "2026-01-03T00:00:00.000Z",
+    engine: { ...engine, state: "synced", lastError: "late" } as const,
+  };
+  const status = statusOfView(viewOf("abcd1234", [], [second, first]));
+  assert.equal([status.id, status.phase, status.createdAt], ["abcd1234", "active", first.createdAt]);
+  assert.equal(status.disks.map(({ lastError }) => lastError), [null, "late"]);
+  assert.is(status.lastError, "late");
+  assert.equal(statusesOf([{ ...source, id: "abcd1234-2" }], [first, second]).length, 1);
+});
+
+test("statusOf() says what the driver cannot do, and that a host does not answer", () => {
+  const view = { ...viewOf("abcd1234", [], [destination]), sourceProblem: "node1 does not answer" };
+  assert.is(statusOfView(view).lastError, "node1 does not answer");
+  const noted = { ...destination, driverNote: "no ssh to node1" };
+  assert.is(
+    statusOfView({ ...view, disks: [{ ...view.disks[0]!, destination: noted }] }).lastError,
+    "no ssh to node1",
+  );
+  const alone = { ...viewOf("abcd1234", [source], []), destinationProblem: "node2 does not answer" };
+  assert.equal([statusOfView(alone).phase, statusOfView(alone).lastError], [
+    "exported",
+    "node2 does not answer",
+  ]);
+});
+
+test("statusOf() puts a source that was written after the hand-off before everything but what stops the engine", () => {
+  const danger = { ...source, danger: "it was written" };
+  assert.is(statusOf(destination, danger).lastError, "it was written");
+  assert.is(statusOf({ ...destination, isReleased: true }, danger).lastError, null);
 });
 
 test("statusOf() tells a pause, and a wait for the source", () => {

@@ -1,0 +1,71 @@
+/** Entries as the roles give them, for tests of what is made of them. */
+import type { EngineStatus } from "../../src/engine/mod.ts";
+import type { DestinationEntry, SourceEntry } from "../../src/role/mod.ts";
+
+export const engine: EngineStatus = {
+  state: "active",
+  pid: 42,
+  sizeBytes: 1000,
+  blockBytes: 100,
+  residentBytes: 500,
+  writtenBytes: 100,
+  fetchedBytes: { demand: 100, readahead: 100, sync: 200 },
+  refetchedBytes: 0,
+  holeBytes: 0,
+  overwrittenBytes: 50,
+  rateBytesPerSecond: 10,
+  etaSeconds: 50,
+  sync: "running",
+  limitBytesPerSecond: null,
+  isConnected: true,
+  isSourceDetached: false,
+  sourceError: null,
+  lastError: null,
+  clients: 1,
+};
+
+export const destination: DestinationEntry = {
+  id: "abcd1234",
+  isReadable: true,
+  createdAt: "2026-01-02T00:00:00.000Z",
+  state: "attached",
+  source: { host: "here", path: "/src", reach: null },
+  destination: { host: "here", path: "/dst", reach: null },
+  options: {
+    handoff: "manual",
+    handoffCommand: null,
+    verify: false,
+    holdCutover: false,
+    byTicket: false,
+    keepSource: false,
+  },
+  diskCount: 1,
+  network: { portal: { address: "127.0.0.1", port: 0 }, allow: "127.0.0.1", tunnel: null },
+  totalBytesPerSecond: null,
+  sizeBytes: 1000,
+  blockBytes: 100,
+  isActivated: true,
+  verified: null,
+  isReleased: false,
+  mayCutOver: true,
+  nbdSocket: "/run/x/nbd.sock",
+  engine,
+  stored: null,
+  driverPid: 7,
+  driverNote: null,
+  problem: null,
+  remedy: null,
+};
+
+export const source: SourceEntry = {
+  id: "abcd1234",
+  createdAt: "2026-01-02T00:00:01.000Z",
+  state: "exported",
+  source: { host: "here", path: "/src", reach: null },
+  destination: { host: "here", path: "/dst", reach: null },
+  sizeBytes: 1000,
+  tgtdPid: 5,
+  fence: null,
+  danger: null,
+  problem: null,
+};
