@@ -78,7 +78,7 @@ export function nextSteps(view: View, circumstances: Circumstances): Step[] {
   const entries = destinationsOf(view);
   const isEnding = entries.every((entry) => phaseOf(entry) === "released");
   // The first disk ends last: its folder is the driver's place.
-  if (isEnding) return entries.toReversed().map(({ id }): Step => ({ name: "finish", id }));
+  if (isEnding) return entries.toReversed().map(endStep);
 
   requireWhole(view);
   const unfinished = entries.find((entry) => isBeingSetUp(entry) || entry.state === "aborting");
@@ -130,6 +130,11 @@ function diskStep(view: View, { id, source, destination }: DiskView, { lost }: C
   }
   const share = shareOf(destinationsOf(view));
   return isOther(share, engine.limitBytesPerSecond) ? step("share") : undefined;
+}
+
+/** An engine that was killed is needed until the cut-over: its clients wait for it. */
+function endStep({ id, state, engine }: DestinationEntry): Step {
+  return { name: engine === null && state !== "finishing" ? "startEngine" : "finish", id };
 }
 
 function handOffStep(view: View, entries: readonly DestinationEntry[]): Step | undefined {

@@ -4,7 +4,9 @@ import { closeSync, existsSync, openSync, readdirSync, readSync, writeFileSync }
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import type { MigrationStatus } from "../../src/report/mod.ts";
+import { isMigrationId } from "../../src/role/mod.ts";
 import { MiB } from "../helpers/disk.ts";
+import { kill } from "../helpers/dlsm.ts";
 import { programsOfHosts, type Running, type TestHost, TestNetwork } from "../helpers/hosts/mod.ts";
 import { NbdClient } from "./nbd-client.ts";
 
@@ -82,7 +84,7 @@ export class Move {
   ids(host: TestHost, role: "source" | "destination"): string[] {
     const folder = join(host.env.DLSM_STATE_DIR!, role);
     if (!existsSync(folder)) return [];
-    return readdirSync(folder).filter((id) => existsSync(join(folder, id, "journal")));
+    return readdirSync(folder).filter((id) => isMigrationId(id) && existsSync(join(folder, id, "journal")));
   }
 
   /** Writes whole MiB at the destination, through its volume. */
@@ -129,10 +131,39 @@ export class Move {
 
   async nothingLeft(): Promise<void> {
     assert.equal(hashesOf(this.source), this.#before, "the source is as it was");
-    // A command takes what has ended out of its host's address book.
-    await Promise.all(this.net.hosts.map((host) => host.dlsm("status")));
+    // The next command takes what ended meanwhile out of its host's address book.
+    const withBook = this.net.hosts.filter((host) =>
+      host.leftovers().some((path) => path.includes("/hosts/"))
+    );
+    await Promise.all(withBook.map((host) => host.dlsm("status")));
     await Promise.all(this.net.hosts.map((host) => host.nothingLeft()));
   }
+}
+
+/** What runs of dlsm on a host, by what it is. */
+export const looksLike = {
+  engine: /(^| )engine \//,
+  tgtd: /(^|\/)tgtd /,
+  role: / role$/,
+  driver: / drive [a-z0-9]+$/,
+  /** Without the shell that ssh's server runs it with. */
+  command: /main\.ts (migrate|resume) /,
+} as const;
+export type Part = keyof typeof looksLike;
+
+export function pidsOn(host: TestHost, part: Part): number[] {
+  return host.processes().filter(({ command }) => looksLike[part].test(command) && !/ -c /.test(command))
+    .map(({ pid }) => pid);
+}
+
+/** `kill -9`; waits until they are gone. Throws if there was none. */
+export async function killOn(host: TestHost, part: Part): Promise<void> {
+  const pids = pidsOn(host, part);
+  if (pids.length === 0) {
+    throw new Error(`no ${part} on ${host.name} to kill: ${JSON.stringify(host.processes())}`);
+  }
+  for (const pid of pids) kill(pid, "SIGKILL");
+  await host.wait(() => !host.processes().some(({ pid }) => pids.includes(pid)), `${part} ends`);
 }
 
 function randomMiB(seed: string): Buffer {
