@@ -572,6 +572,7 @@ withLoop("danger: a write to the device, and one to the file behind it", async (
         // What is still to be written back was written before the fence.
         writeSync(writer, Buffer.alloc(MiB, "z"), 0, MiB, 0);
         await exported.role.fence({ id, force: true });
+        fsyncSync(writer);
         assert.is(await exported.danger(), "none");
         await execa("blockdev", ["--setrw", device]);
         assert.is(canWrite(writer), true);
