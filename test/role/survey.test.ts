@@ -1,5 +1,15 @@
 /** What a host says of itself and what was left behind on it, with real strays. */
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { once } from "node:events";
 import { join } from "node:path";
 import { execa, type Subprocess } from "execa";
 import { suite } from "uvu";
@@ -11,10 +21,12 @@ import { type Finding, type Host, localHost, type RoleFolders, roleFolders } fro
 import { makeDisk } from "../helpers/disk.ts";
 import { Dlsm, kill } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
+import { until } from "../helpers/processes.ts";
 import { NbdClient } from "../integration/nbd-client.ts";
 
 const test = suite("survey");
 const withTgt = needing(test, ["tgtd"]);
+const asRoot = needing(test, ["unshare", "mount"], { root: true });
 const withSsh = needing(test, ["ssh"]);
 const id = "abcd2345";
 
@@ -141,6 +153,29 @@ test("a state folder that is open to others, and one that cannot be made, are mi
       assert.match(found.message, message);
       assert.match(found.remedy!, "DLSM_STATE_DIR");
       await host.close();
+    }
+  });
+});
+
+test("copies of dlsm that --deploy left are told, but for one that runs", async () => {
+  await scene(async ({ dlsm, host }) => {
+    const folder = dlsm.path("cache/dlsm/bin");
+    mkdirSync(folder, { recursive: true });
+    const [idle, used] = ["0123456789abcdef", "fedcba9876543210"].map((hash) => join(folder, `dlsm-${hash}`));
+    copyFileSync("/bin/sleep", idle!);
+    copyFileSync("/bin/sleep", used!);
+    const running = execa(used!, ["300"], { reject: false });
+    const { XDG_CACHE_HOME: before } = process.env;
+    process.env.XDG_CACHE_HOME = dlsm.path("cache");
+    try {
+      const [found] = (await host.ask("host.survey", {})).filter(({ check }) => check === "deployed");
+      assert.is(found?.level, "note");
+      assert.ok(found!.remedy!.endsWith(`rm ${idle}`), found!.remedy!);
+    } finally {
+      if (before === undefined) delete process.env.XDG_CACHE_HOME;
+      else process.env.XDG_CACHE_HOME = before;
+      running.kill("SIGKILL");
+      await running;
     }
   });
 });
@@ -346,6 +381,29 @@ test("a driver without its migration, and only one of these folders, is ended", 
   });
 });
 
+asRoot("a process in a container that has the same paths is not this host's", async () => {
+  await scene(async (all) => {
+    const { program, args, env } = idle(["drive", id], {
+      DLSM_STATE_DIR: all.folders.state,
+      DLSM_RUN_DIR: all.folders.run,
+    });
+    const script = 'mount -t tmpfs tmpfs "$DLSM_RUN_DIR" && echo there && exec "$@"';
+    const contained = execa("unshare", ["-m", "sh", "-c", script, "sh", program, ...args], {
+      env,
+      reject: false,
+    });
+    try {
+      await once(contained.stdout, "data");
+      await until(() => readFileSync(`/proc/${contained.pid}/cmdline`, "utf8").includes("drive"), "it runs");
+      assert.equal(await straysOf(all.host), []);
+      await refusesToClean(all);
+    } finally {
+      contained.kill("SIGKILL");
+      await contained;
+    }
+  });
+});
+
 withSsh("an ssh that carried bytes for an engine that is gone is ended", async () => {
   await scene(async (all) => {
     const run = join(all.folders.run, id, "dst");
@@ -382,12 +440,16 @@ test("while another dlsm is busy, what is left behind is not told, and nothing e
 });
 
 /** A process that looks like this command of dlsm and does nothing. */
-function startIdle(args: readonly string[], env: Record<string, string>): Subprocess {
+function startIdle(given: readonly string[], environment: Record<string, string>): Subprocess {
+  const { program, args, env } = idle(given, environment);
+  return execa(program, args, { env, reject: false });
+}
+
+function idle(given: readonly string[], env: Record<string, string>) {
   const { program } = selfCommand([]);
-  const idle = "setInterval(() => {}, 1000)";
+  const script = "setInterval(() => {}, 1000)";
   const isDeno = "Deno" in globalThis;
-  const argv = isDeno ? ["eval", idle, "--", ...args] : ["-e", idle, "--", ...args];
-  return execa(program, argv, { env, reject: false });
+  return { program, args: isDeno ? ["eval", script, "--", ...given] : ["-e", script, "--", ...given], env };
 }
 
 test.run();

@@ -70,7 +70,7 @@ function refuseMissing(findings: readonly HostFinding[]): void {
   const list = needed.map(({ host, subject }) => host === subject ? host : `${subject} on ${host}`).join(
     ", ",
   );
-  throw new PreconditionError(`something that is needed is missing: ${list}`, {
+  throw new PreconditionError(`something that is needed is missing or wrong: ${list}`, {
     hint: 'the lines that begin with "missing" say what to do',
   });
 }

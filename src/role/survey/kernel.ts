@@ -39,7 +39,7 @@ export function kernelFindings(): Finding[] {
 
 /** Whether the kernel has a module, or finds it among those that were installed for it. */
 export function moduleState(name: string, kernel: string, root = "/lib/modules"): ModuleState {
-  const file = new RegExp(`(^|/)${name.replaceAll("_", "[_-]")}\\.ko(\\.\\w+)?(:|$)`, "m");
+  const file = new RegExp(`^(?:[^ :]*/)?${name.replaceAll("_", "[_-]")}\\.ko(\\.\\w+)?(:|$)`, "m");
   if (file.test(textOf(`${root}/${kernel}/modules.builtin`))) return "there";
   return file.test(textOf(`${root}/${kernel}/modules.dep`)) ? "loadable" : "absent";
 }

@@ -7,6 +7,7 @@ import { withLock } from "../../lib/lock.ts";
 import type { HostFacts } from "../host-messages.ts";
 import { lockPath, type RoleFolders } from "../layout.ts";
 import { type Cleaned, type Finding, note, ok } from "./finding.ts";
+import { deployedFindings } from "./deployed.ts";
 import { folderFindings } from "./folders.ts";
 import { kernelFindings } from "./kernel.ts";
 import { portFindings } from "./ports.ts";
@@ -31,6 +32,7 @@ export async function survey(
     ...folderFindings(folders),
     ...await programFindings(),
     ...kernelFindings(),
+    ...deployedFindings(),
   ];
   if (!existsSync(folders.run)) return findings;
   return [
