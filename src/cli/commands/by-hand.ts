@@ -118,12 +118,13 @@ export const release = defineCommand({
     const reporter = reporterFor(args);
     const id = idOf(args);
     await withHere(reporter, async ({ source }) => {
-      const { wasThere } = await source.ask("source.release", { id, force: args.force === true });
+      const { wasThere, note } = await source.ask("source.release", { id, force: args.force === true });
       if (!wasThere) {
         throw new PreconditionError(`there is no export ${id} on this machine`, {
           hint: "dlsm status lists them",
         });
       }
+      if (note !== null) reporter.message("warn", note);
       reporter.result({
         json: { id, released: true },
         lines: [`${id} released: its disk stays as it is`],
