@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { execaSync } from "execa";
 
 const made: string[] = [];
 
@@ -13,5 +14,13 @@ export function tempFolder(label = "t"): string {
 }
 
 process.on("exit", () => {
-  for (const path of made) rmSync(path, { recursive: true, force: true });
+  for (const path of made) {
+    try {
+      rmSync(path, { recursive: true, force: true });
+    } catch {
+      // A fence that a test has left standing: its disk is immutable.
+      execaSync("chattr", ["-R", "-i", path], { reject: false });
+      rmSync(path, { recursive: true, force: true });
+    }
+  }
 });
