@@ -73,6 +73,8 @@ export function connect(destination: string, errand: Errand, options: SshOptions
   child.stderr.on("data", (chunk: Uint8Array) => words.hear(chunk));
   child.stderr.on("error", () => {});
   let wasKilled = false;
+  let hasExited = false;
+  child.nodeChildProcess.once("exit", () => hasExited = true);
   const ended = new Promise<SshEnd>((resolve) => {
     const finish = async (exitCode: number | null, signal: string | null) => {
       await Promise.race([silence, sleep(lastWordsMs, undefined, { ref: false })]);
@@ -91,10 +93,12 @@ export function connect(destination: string, errand: Errand, options: SshOptions
   const kill = () => {
     wasKilled = true;
     stream.destroy();
+    // Its pid may be another process' by now.
+    if (hasExited) return;
     // On this signal it ends the proxy command that it may have started. It does not hear it while stopped.
     child.nodeChildProcess.kill("SIGTERM");
-    const timer = setTimeout(() => child.nodeChildProcess.kill("SIGKILL"), killTimeoutMs);
-    void ended.then(() => clearTimeout(timer));
+    const timer = setTimeout(() => killHard(child.pid), killTimeoutMs);
+    child.nodeChildProcess.once("exit", () => clearTimeout(timer));
   };
   return {
     destination,
@@ -114,6 +118,15 @@ export function connect(destination: string, errand: Errand, options: SshOptions
     },
     kill,
   };
+}
+
+/** By its pid: Deno takes a child that was sent one signal for gone, and sends no other. */
+function killHard(pid: number | undefined): void {
+  try {
+    if (pid !== undefined) process.kill(pid, "SIGKILL");
+  } catch {
+    // It ended meanwhile.
+  }
 }
 
 /** Lines out of ssh's stderr; the last ones are kept. */
