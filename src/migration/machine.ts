@@ -13,6 +13,7 @@
  * | attached (all), hand-off now, or one disk was written to | handOff | fences each source, then activates each volume | before the first activation: source.unfence |
  * | without its engine                   | startEngine  | destination: starts it on its map       |                  |
  * | out of reach of its source, tgtd gone| startExport  | source: starts tgtd; tells the engine   |                  |
+ * | active by a first write, not fenced   | fence        | source: journal, read-only, baseline    | source.unfence   |
  * | active, with another share of the limit | share     | destination: limits the sync            |                  |
  * | synced, to be verified               | verify       | both: hashes of what was fetched        |                  |
  * | synced                               | logOut       | engine: leaves the source for good      |                  |
@@ -32,6 +33,7 @@ export const stepNames = [
   "attach",
   "command",
   "handOff",
+  "fence",
   "startEngine",
   "startExport",
   "share",
@@ -127,6 +129,11 @@ function diskStep(view: View, { id, source, destination }: DiskView, { lost }: C
   if (engine.sync === "stopped" && engine.state === "active") throw syncStopped(view.id, destination);
   if (lost.has(id) && !options.byTicket && (source === undefined || source.tgtdPid === null)) {
     return step("startExport");
+  }
+  if (
+    engine.state === "active" && !options.byTicket && source?.state === "exported" && source.fence === null
+  ) {
+    return step("fence");
   }
   const share = shareOf(destinationsOf(view));
   return isOther(share, engine.limitBytesPerSecond) ? step("share") : undefined;

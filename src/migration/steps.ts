@@ -44,6 +44,10 @@ export async function doStep(context: Context, view: View, { name, id }: Step): 
     case "handOff":
       await handOff(context, view, false);
       return {};
+    case "fence":
+      // The hand-off has happened: who can still write it is told as a danger.
+      await source.ask("source.fence", { id, force: true });
+      return {};
     case "startEngine":
       await destination.ask("destination.ensure", { id, export: null, force: false });
       return {};

@@ -65,7 +65,7 @@ export const source: SourceEntry = {
   destination: { host: "here", path: "/dst", reach: null },
   sizeBytes: 1000,
   tgtdPid: 5,
-  fence: null,
+  fence: { kinds: ["mode"] },
   danger: null,
   problem: null,
 };

@@ -80,6 +80,17 @@ test("the hand-off: now, by command, by hand; once begun it goes through", () =>
   assert.equal(steps(view({ ...attached, engine: null })), ["startEngine"], "not before the engine is there");
 });
 
+test("a disk that was handed over by a first write is fenced afterwards", () => {
+  const open = { ...source, fence: null };
+  assert.equal(steps(view(destination, open)), ["fence"]);
+  assert.equal(steps(view(destination, { ...open, state: "releasing" })), []);
+  assert.equal(
+    steps(view({ ...destination, options: { ...destination.options, byTicket: true } }, open)),
+    [],
+  );
+  assert.equal(steps(view(synced, open)), ["logOut"]);
+});
+
 test("an active disk: what was killed is started again, tgtd only after a while", () => {
   assert.equal(steps(view(destination)), []);
   assert.equal(steps(view({ ...destination, engine: null })), ["startEngine"]);
