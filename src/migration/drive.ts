@@ -129,7 +129,7 @@ export class Driver {
       try {
         finished += await this.#do(view, step) ? 1 : 0;
       } catch (error) {
-        if (!isWaitedOut(error, step)) throw error;
+        if (!isWaitedOut(error, step) && !await this.#hasEngineEnded(view)) throw error;
         note = messageOf(error);
         this.#warnOnce(note);
         // What follows the step that does not go is for later, too.
@@ -138,6 +138,14 @@ export class Driver {
     }
     await this.#tell(note);
     return finished === destinationsOf(view).length;
+  }
+
+  /** An engine that the view has was killed since: it is started again after the next look. */
+  async #hasEngineEnded(view: View): Promise<boolean> {
+    const now = await observe(this.#context, this.#id);
+    const hasEngine = (entries: View, id: string) =>
+      destinationsOf(entries).some((entry) => entry.id === id && entry.engine !== null);
+    return destinationsOf(now).some(({ id }) => hasEngine(view, id) && !hasEngine(now, id));
   }
 
   /** True if this disk's migration is over. */
@@ -202,7 +210,7 @@ export class Driver {
   }
 }
 
-const needsSource: ReadonlySet<Step["name"]> = new Set(["startExport", "verify", "release"]);
+const needsSource: ReadonlySet<Step["name"]> = new Set(["fence", "startExport", "verify", "release"]);
 
 /** The source is away, or still in use after another volume was handed over already: both pass. */
 function isWaitedOut(error: unknown, { name }: Step): boolean {

@@ -41,7 +41,7 @@ for (const { moment, kill: [name, part], then } of setUps) {
       // What was asked may have gone well all the same; then it waits for the hand-off.
       const isOver = await Promise.race([
         command.ended.then(() => true),
-        move.to.until(id, isAttached, "attached").then(() => false, () => false),
+        move.until(id, isAttached, "attached").then(() => false, () => false),
       ]);
       if (!isOver) await command.kill();
       const isTakenBack = isOver && !existsSync(join(move.to.env.DLSM_STATE_DIR!, "destination", id));
@@ -53,7 +53,7 @@ for (const { moment, kill: [name, part], then } of setUps) {
         return await move.takenBack();
       }
       await move.to.ok("resume", id, "--detach");
-      await move.to.until(id, isAttached, "attached");
+      await move.until(id, isAttached, "attached");
       await move.check(id, 3);
       await controller.ok("activate", id);
       await move.write(id, [3, 7]);
@@ -75,7 +75,7 @@ async function killed(
   for (const [host, part] of kills) await killOn(host, part);
   const wasDriver = kills.some(([, part]) => part === "driver");
   if (wasDriver) await move.to.ok("resume", id, "--detach");
-  await move.to.until(
+  await move.until(
     id,
     (status) =>
       status?.phase === phase && status.disks[0]!.enginePid !== null && !status.waitingForSource &&
@@ -115,7 +115,7 @@ withHosts(
         await move.check(id, 10 + number);
       }
       await to.ok("limit", id, "off");
-      await to.until(id, (status) => status?.phase === "released", "released");
+      await move.until(id, (status) => status?.phase === "released", "released");
       await killed(move, id, [[to, "engine"]], "released");
       await killed(move, id, [[to, "driver"], [to, "engine"]], "released");
       await move.check(id, 15);
@@ -130,7 +130,7 @@ withHosts("a controller that is killed while it syncs: it goes on by itself, to 
     const node3 = move.net.host("node3");
     const command = move.start(node3, "--bwlimit", "256KiB/s");
     const id = await move.idOn(move.to, "destination");
-    await move.to.until(id, (status) => status?.phase === "active", "active");
+    await move.until(id, (status) => status?.phase === "active", "active");
     await command.kill();
     await move.to.wait(() => pidsOn(move.to, "driver").length === 1, "a driver in the background");
     // From the third host, which only has its address book.
@@ -144,11 +144,11 @@ withHosts("roles that are killed while a controller drives: it asks again, and f
   await Move.with(names, {}, async (move) => {
     const command = move.start(move.net.host("node3"), "--bwlimit", "256KiB/s");
     const id = await move.idOn(move.to, "destination");
-    await move.to.until(id, (status) => status?.phase === "active", "active");
+    await move.until(id, (status) => status?.phase === "active", "active");
     await killOn(move.from, "role");
     await move.write(id, [9]);
     await killOn(move.to, "role");
-    await move.to.until(id, (status) => status?.phase === "active", "active");
+    await move.until(id, (status) => status?.phase === "active", "active");
     await move.to.ok("limit", id, "off");
     const { exitCode, stderr } = await command.ended;
     assert.is(exitCode, 0, stderr);

@@ -51,7 +51,7 @@ withHosts("a block crosses the link once; one that is written first never does",
     await move.write(id, written);
     await to.ok("resume", id, "--detach");
     await move.check(id, 200);
-    const last = (await to.until(id, (status) => status?.phase === "released", "released"))!;
+    const last = (await move.until(id, (status) => status?.phase === "released", "released"))!;
     const { demand, readahead, sync } = last.disks[0]!.fetchedBytes;
     const fetchedBytes = demand + readahead + sync;
     assert.is(fetchedBytes, 192 * MiB);

@@ -1,6 +1,6 @@
 /** A disk that moves from node1 to node2, the first two hosts of a test's network. */
 import { createHash } from "node:crypto";
-import { closeSync, existsSync, openSync, readdirSync, readSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import type { MigrationStatus } from "../../src/report/mod.ts";
@@ -112,9 +112,30 @@ export class Move {
     }
   }
 
+  /** As the destination's `until`; if it never comes, what the driver said is told. */
+  async until(
+    id: string,
+    condition: (status: MigrationStatus | undefined) => boolean,
+    what: string,
+    timeoutMs?: number,
+  ): Promise<MigrationStatus | undefined> {
+    try {
+      return await this.to.until(id, condition, what, timeoutMs);
+    } catch (error) {
+      const log = join(this.to.env.DLSM_STATE_DIR!, "destination", id, "driver.log");
+      const said = existsSync(log) ? readFileSync(log, "utf8") : "no driver.log";
+      const processes = this.net.hosts.map((
+        host,
+      ) => [host.name, ...host.processes().map(({ command }) => command)]);
+      throw new Error(`${(error as Error).message}\n${said}\n${JSON.stringify(processes, null, 1)}`, {
+        cause: error,
+      });
+    }
+  }
+
   /** Waits for the end, which comes by itself; then all must be right, and nothing left on any host. */
   async finished(id: string, timeoutMs = 60_000): Promise<void> {
-    await this.to.until(id, (status) => status === undefined, "done", timeoutMs);
+    await this.until(id, (status) => status === undefined, "done", timeoutMs);
     this.checkDestination();
     await this.nothingLeft();
   }
