@@ -5,6 +5,7 @@ import { DlsmError } from "../lib/errors.ts";
 import { bootId } from "../lib/process-id.ts";
 import { version } from "../lib/version.ts";
 import { DestinationRole } from "./destination.ts";
+import type { Host } from "./asking.ts";
 import type { HostFacts, HostReplies } from "./host-messages.ts";
 import type { RoleFolders } from "./layout.ts";
 import type { Request } from "./messages.ts";
@@ -48,15 +49,16 @@ export class HostRole {
   }
 
   async reachSsh({ destination }: Request<"host.reachSsh">): Promise<HostReplies["host.reachSsh"]> {
-    const other = remoteHost(destination, { isInteractive: false });
+    let other: Host | undefined;
     try {
+      other = remoteHost(destination, { isInteractive: false });
       await other.ask("host.describe", {}, { timeoutMs: reachTimeoutMs });
       return { problem: null };
     } catch (error) {
       if (!(error instanceof DlsmError)) throw error;
       return { problem: error.message };
     } finally {
-      await other.close();
+      await other?.close();
     }
   }
 
