@@ -1,11 +1,11 @@
 /** The processes that a process started, as /proc tells. */
 import { readdirSync, readFileSync } from "node:fs";
 
-/** Pids of the running children of `parent` whose program has this name. */
-export function childrenOf(parent: number, program: string): number[] {
+/** Pids of the running children of `parent` whose program has this name, or of all. */
+export function childrenOf(parent: number, program?: string): number[] {
   return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
     const [name, state, parentPid] = statOf(pid) ?? [];
-    return name === program && state !== "Z" && parentPid === parent;
+    return (program ?? name) === name && state !== "Z" && parentPid === parent;
   });
 }
 
