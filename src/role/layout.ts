@@ -56,7 +56,7 @@ export function makeNewRoleFolders(
 export function makeRunFolder({ state, run }: RoleFolders): void {
   makeFolder(run, "DLSM_RUN_DIR");
   try {
-    writeFileSync(join(run, ownerName), state, { mode: 0o600 });
+    if (ownerOf(run) !== state) writeFileSync(join(run, ownerName), state, { mode: 0o600 });
   } catch {
     // No space left, perhaps: it only helps to tell what is left over.
   }

@@ -141,9 +141,8 @@ function parsePair(text: string): { from: DiskPlace; to: DiskPlace } {
 
 function parsePlaces(source: string | undefined, destination: string | undefined) {
   if (source === undefined || destination === undefined) {
-    throw new UsageError(source === undefined ? "SOURCE is missing" : "DESTINATION is missing", {
-      hint: "dlsm migrate SOURCE DESTINATION, see dlsm migrate --help",
-    });
+    const missing = source === undefined ? "SOURCE" : "DESTINATION";
+    throw new UsageError(`dlsm migrate: ${missing} is missing`, { hint: "see dlsm migrate --help" });
   }
   return { from: parseDiskPlace(source), to: parseDiskPlace(destination) };
 }
