@@ -38,6 +38,11 @@ export const engineConfigSchema = v.object({
   activation: v.picklist(["explicit", "first-write"]),
   /** The local disk was made for this volume and reads as zeroes. */
   isFresh: v.boolean(),
+  /**
+   * The map was made before the engine was (a disk that goes back): the source lacks blocks that are good here,
+   * so that nobody is served before the hand-off.
+   */
+  isSeeded: v.optional(v.boolean(), false),
   /** Limit of the background sync; null for none. */
   bytesPerSecond: v.nullable(v.pipe(v.number(), v.minValue(1))),
   /** The background sync is paused by the user. */

@@ -45,6 +45,8 @@ export class Engine {
   readonly #volume: Volume;
   readonly #server: NbdServer;
   readonly #rate: RateMeter;
+  readonly #nbdSocket: string;
+  #listening: Promise<void> | undefined;
   #isSourceDetached = false;
   #stopping: Promise<void> | undefined;
 
@@ -52,9 +54,11 @@ export class Engine {
     config: EngineConfig,
     store: ResidencyStore,
     disk: LocalDisk,
+    { run }: EngineFolders,
     log: (text: string) => void,
   ) {
     this.#config = config;
+    this.#nbdSocket = `${run}/${engineFiles.nbdSocket}`;
     this.#log = log;
     this.#store = store;
     this.#source = new IscsiSource(config.source, {
@@ -93,8 +97,8 @@ export class Engine {
   ): Promise<Engine> {
     const disk = openLocalDisk(config.path);
     const store = await openStore(config, folders, how);
-    const engine = new Engine(config, store, disk, log);
-    await engine.#server.listen(`${folders.run}/${engineFiles.nbdSocket}`);
+    const engine = new Engine(config, store, disk, folders, log);
+    if (!config.isSeeded || store.activated) await engine.#listen();
     if (config.isPaused) engine.#volume.sync.pause();
     else if (store.activated) engine.#volume.sync.start();
     return engine;
@@ -149,6 +153,15 @@ export class Engine {
         },
       );
     }
+    await this.#listen();
+  }
+
+  #listen(): Promise<void> {
+    this.#listening ??= this.#server.listen(this.#nbdSocket).catch((error) => {
+      this.#listening = undefined;
+      throw error;
+    });
+    return this.#listening;
   }
 
   pause(): void {

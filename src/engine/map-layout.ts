@@ -48,10 +48,16 @@ export interface MapHeader extends Geometry {
   localZero: boolean;
   /** The engine stopped in good order: no write was under way. */
   clean: boolean;
+  /**
+   * Marks were lost once after the hand-off (with the power, or with the live map): a block that says fetched
+   * may have been written.
+   */
+  missesWrites: boolean;
   counters: Counters;
 }
 
-const flagBits = { activated: 1, localZero: 2, clean: 4 } as const;
+const flagBits = { activated: 1, localZero: 2, clean: 4, missesWrites: 8 } as const;
+const flagNames = Object.keys(flagBits) as (keyof typeof flagBits)[];
 const counterNames = ["demandBytes", "readaheadBytes", "syncBytes", "refetchedBytes", "holeBytes"] as const;
 
 export function emptyCounters(): Counters {
@@ -85,7 +91,7 @@ export function encodeHeader(header: MapHeader): Uint8Array {
   bytes.writeBigUInt64LE(BigInt(header.sizeBytes), 16);
   bytes.writeBigUInt64LE(BigInt(header.sequence), 24);
   let flags = 0;
-  for (const name of ["activated", "localZero", "clean"] as const) if (header[name]) flags |= flagBits[name];
+  for (const name of flagNames) if (header[name]) flags |= flagBits[name];
   bytes.writeUInt32LE(flags, 32);
   counterNames.forEach((name, at) => bytes.writeBigUInt64LE(BigInt(header.counters[name]), 40 + at * 8));
   bytes.write(header.volumeId.slice(0, 64), 128, "latin1");
@@ -112,6 +118,7 @@ export function decodeHeader(slot: Uint8Array): MapHeader | undefined {
     activated: (flags & flagBits.activated) !== 0,
     localZero: (flags & flagBits.localZero) !== 0,
     clean: (flags & flagBits.clean) !== 0,
+    missesWrites: (flags & flagBits.missesWrites) !== 0,
     counters,
     volumeId: text(bytes, 128),
     bootId: text(bytes, 192),

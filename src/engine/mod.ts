@@ -7,6 +7,7 @@ export {
   type SourceExport,
   sourceExportSchema,
 } from "./config.ts";
+export { type Extent, isStoredWhole, type MapPiece, readWritten, seedMap } from "./failback-map.ts";
 export { readStoredStatus } from "./stored-status.ts";
 export { type HashedPiece, pieceBytes } from "./verify.ts";
 export type { EngineStatus } from "./status.ts";

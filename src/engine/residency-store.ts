@@ -99,6 +99,7 @@ export class ResidencyStore implements MapSink {
       sequence: 0,
       activated: false,
       clean: false,
+      missesWrites: false,
       generation: newGeneration(),
       counters: emptyCounters(),
     });
@@ -128,6 +129,8 @@ export class ResidencyStore implements MapSink {
     checkIdentity(header, identity);
     header.activated ||= durableHeader.activated;
     header.localZero &&= header.clean;
+    header.missesWrites ||= durableHeader.missesWrites ||
+      (!isLive && durableHeader.activated && !durableHeader.clean);
     header.clean = false;
     header.bootId = identity.bootId;
     if (!isLive) header.generation = newGeneration();

@@ -35,6 +35,9 @@ function read(path: string, isCurrent: (bootId: string) => boolean): StoredStatu
     const header = readHeader(file);
     if (header === undefined || !isCurrent(header.bootId)) return undefined;
     const map = readMap(file, header);
+    for (let page = 0; page < map.pageCount; page++) {
+      if (map.index[page] & (indexBits.hasPage | indexBits.crossed | indexBits.written)) map.recount(page);
+    }
     const bytes = (blocks: number) => Math.min(header.sizeBytes, blocks * header.blockBytes);
     const { residentCount, writtenCount } = map;
     return {
@@ -49,7 +52,8 @@ function read(path: string, isCurrent: (bootId: string) => boolean): StoredStatu
   }
 }
 
-function readMap(
+/** The map in a file, not counted; it is only read. */
+export function readMap(
   file: MapFile,
   geometry: { readonly sizeBytes: number; readonly blockBytes: number },
 ): ResidencyMap {
@@ -58,7 +62,7 @@ function readMap(
   const unused = () => {
     throw new Error("a stored map is only read");
   };
-  const map = new ResidencyMap(
+  return new ResidencyMap(
     blockCountOf(geometry),
     { pageChanged: unused, indexChanged: unused },
     (page) => {
@@ -68,8 +72,4 @@ function readMap(
     },
     index.map((bits) => bits & validIndexBits),
   );
-  for (let page = 0; page < index.length; page++) {
-    if (index[page] & (indexBits.hasPage | indexBits.crossed | indexBits.written)) map.recount(page);
-  }
-  return map;
 }

@@ -7,6 +7,7 @@ import type { Checkpoints } from "./checkpoints.ts";
 import type { Claim, Claims } from "./claims.ts";
 import type { FetchQueue } from "./fetch-queue.ts";
 import type { Geometry } from "./map-layout.ts";
+import type { BlockRange } from "./range-index.ts";
 import type { Reading } from "./reading.ts";
 import { planes, residency } from "./residency.ts";
 import type { ResidencyStore } from "./residency-store.ts";
@@ -47,6 +48,7 @@ export class Writing {
     }
     const claim = this.#deps.claims.add(range.first, range.count);
     try {
+      this.#markResident(range);
       await write();
       this.#deps.checkpoints.dataWritten(length);
       this.#markWritten(claim);
@@ -55,6 +57,16 @@ export class Writing {
       throw error;
     } finally {
       this.#deps.claims.release(claim);
+    }
+  }
+
+  /**
+   * What is resident counts as written before it is: whatever becomes of the write and of this process, a block
+   * that is not marked is as it came from the source. (One that is absent is fetched again if the write fails.)
+   */
+  #markResident({ first, count }: BlockRange): void {
+    for (const run of this.#deps.store.map.runs(first, count)) {
+      if (run.state === residency.fetched) this.#deps.store.mark(run.first, run.count, planes.written);
     }
   }
 

@@ -36,6 +36,7 @@ export async function setUpVolume(
     blockBytes: plan.blockBytes,
     activation: plan.activation,
     isFresh: file.origin !== "existing",
+    isSeeded: false,
     bytesPerSecond: plan.bytesPerSecond === null ? null : Math.max(1, plan.bytesPerSecond / plan.diskCount),
     isPaused: false,
     sourceTimeoutMs: plan.sourceTimeoutMs,

@@ -32,6 +32,7 @@ const config = {
   blockBytes: 4096,
   activation: "explicit",
   isFresh: true,
+  isSeeded: false,
   bytesPerSecond: null,
   isPaused: false,
   sourceTimeoutMs: null,

@@ -188,6 +188,7 @@ test("a map header reads back as it was; any changed byte makes it invalid; the 
     activated: true,
     localZero: false,
     clean: true,
+    missesWrites: true,
     counters: { ...emptyCounters(), demandBytes: 2 ** 50, holeBytes: 5 },
   };
   const bytes = encodeHeader(header);

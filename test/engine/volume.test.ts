@@ -248,6 +248,25 @@ test("what the source cannot read fails there and nowhere else, and is tried aga
 
 const runFolderFull = Object.assign(new Error("no space left on the run folder"), { code: "ENOSPC" });
 
+test("what was fetched counts as written before it is overwritten, what is absent afterwards", async () => {
+  const { volume, disk, store } = await setUp(17);
+  volume.sync.pause();
+  await volume.activate();
+  await readAll(volume, 4 * blockBytes, 4 * blockBytes);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  disk.gates.set(2 * blockBytes + 512, promise);
+  const write = volume.write(2 * blockBytes + 512, new Uint8Array(4 * blockBytes).fill(9), false);
+  await until(() => volume.claims.size > 0, "it is being written");
+  for (let turn = 0; turn < 50; turn++) await new Promise<void>((done) => setImmediate(done));
+  const states = () => [2, 3, 4, 5, 6, 7].map((block) => store.map.stateOf(block));
+  const { absent, fetched, written } = residency;
+  // Killed here: the disk may have any part of it.
+  assert.equal(states(), [written, absent, written, written, written, fetched]);
+  resolve();
+  await write;
+  assert.equal(states(), [written, written, written, written, written, fetched]);
+});
+
 test("holes that cannot be marked stop the sync, not the engine, wherever they are filled", async () => {
   for (const localZero of [true, false]) {
     const { volume, source, disk, files } = await setUp(13, { localZero });
