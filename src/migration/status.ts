@@ -34,8 +34,14 @@ export function statusOf(view: View): MigrationStatus {
     destination: placeOf(placesOf(first, exported).destination),
     disks,
     ...condition,
-    lastError: condition.lastError ?? first.driverNote ?? view.sourceProblem,
+    // The last one says least: the others say what it comes from.
+    lastError: condition.lastError ?? first.driverNote ?? view.sourceProblem ?? sourceErrorOf(entries),
   };
+}
+
+/** Why the first disk that waits for its source cannot reach it. */
+function sourceErrorOf(entries: readonly DestinationEntry[]): string | null {
+  return entries.find(isLost)?.engine?.sourceError ?? null;
 }
 
 /** Where a destination's journal cannot be read, the source's may know. */

@@ -100,6 +100,12 @@ test("statusOf() says what the driver cannot do, and that a host does not answer
     statusOfView({ ...view, disks: [{ ...view.disks[0]!, destination: noted }] }).lastError,
     "no ssh to node1",
   );
+  const lost = { ...destination, engine: { ...engine, isConnected: false, sourceError: "no tunnel" } };
+  const lostView = viewOf("abcd1234", [], [lost]);
+  assert.is(statusOfView(lostView).lastError, "no tunnel");
+  assert.is(statusOfView({ ...lostView, sourceProblem: "it is away" }).lastError, "it is away");
+  const released = viewOf("abcd1234", [], [{ ...lost, isReleased: true }]);
+  assert.is(statusOfView(released).lastError, null, "it is not needed any more");
   const alone = { ...viewOf("abcd1234", [source], []), destinationProblem: "node2 does not answer" };
   assert.equal([statusOfView(alone).phase, statusOfView(alone).lastError], [
     "exported",
