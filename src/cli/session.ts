@@ -28,13 +28,15 @@ export interface Session {
 }
 
 /**
+ * `named`: hosts on which to look for migrations, too. `deploy`: copies dlsm to hosts that are asked.
+ *
  * Gives `work` this machine's roles and, by ssh, those of others. Ctrl-C and its like abort the session's
  * signal, so that the step under way is finished and the state stays one that can be explained; the second
  * one ends the process at once, which loses nothing either.
  */
 export async function withSession<T>(
   reporter: Reporter,
-  named: readonly string[],
+  { named = [], deploy = false }: { readonly named?: readonly string[]; readonly deploy?: boolean },
   work: (session: Session) => Promise<T>,
 ): Promise<T> {
   const folders = { state: stateFolder(), run: runFolder() };
@@ -42,7 +44,7 @@ export async function withSession<T>(
   const at = (reach: string | null): Host => {
     let host = open.get(reach);
     if (host === undefined) {
-      host = remoteHost(reach!, { onLog: (line) => reporter.message("warn", line) });
+      host = remoteHost(reach!, { deploy, onLog: (line) => reporter.message("warn", line) });
       open.set(reach, host);
     }
     return host;
@@ -71,7 +73,7 @@ export async function withMigration<T>(
 ): Promise<T> {
   return await withSession(
     reporter,
-    named,
+    { named },
     async (session) => await work({ ...session, ...await findHosts(session.hosts, id) }),
   );
 }
@@ -81,7 +83,7 @@ export async function withHere<T>(
   reporter: Reporter,
   work: (session: Session & Context) => Promise<T>,
 ): Promise<T> {
-  return await withSession(reporter, [], async (session) => {
+  return await withSession(reporter, {}, async (session) => {
     const here = session.hosts.at(null);
     return await work({ ...session, source: here, destination: here });
   });

@@ -58,6 +58,10 @@ export const migrate = defineCommand({
       type: "boolean",
       description: "Keep source and volume when all is here, until dlsm cutover: dlsm failback can go back",
     },
+    deploy: {
+      type: "boolean",
+      description: "Copy this dlsm to the other hosts over ssh (~/.cache/dlsm/bin there) and use it",
+    },
     ...detachOption,
     ...jsonOption,
   },
@@ -82,7 +86,7 @@ export const migrate = defineCommand({
       verify: args.verify === true,
       keepSource: args["keep-source"] === true,
     };
-    await withSession(reporter, [], async (session) => {
+    await withSession(reporter, { deploy: args.deploy === true }, async (session) => {
       const { hosts } = session;
       const source = hosts.at(sourceReach);
       const context = { ...session, source, destination: hosts.at(destinationReach) };

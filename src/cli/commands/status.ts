@@ -19,7 +19,7 @@ export const status = defineCommand({
     const reporter = reporterFor(args);
     const id = args.id === undefined ? undefined : idOf({ id: args.id });
     const hosts = parseHosts(repeated(rawArgs, "--host"));
-    await withSession(reporter, hosts, async (session) => {
+    await withSession(reporter, { named: hosts }, async (session) => {
       let isFirst = true;
       for (;;) {
         const statuses = await statusesFor(session, id, isFirst);
