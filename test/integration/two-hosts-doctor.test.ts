@@ -1,5 +1,5 @@
 /** `dlsm doctor` over ssh, for hosts with networks of their own. */
-import { rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { HostFinding } from "../../src/doctor/mod.ts";
@@ -63,6 +63,38 @@ withHosts(
       const text = await node1.dlsm("doctor", "root@node2");
       assert.is(text.exitCode, 3);
       assert.match(text.stdout, /^root@node2\n {2}missing +reach: .*; to do: /);
+    });
+  },
+);
+
+withHosts(
+  "--clean beside a migration through a tunnel changes nothing on either host, and it finishes",
+  async () => {
+    await withNetwork(["node1", "node2"], async ({ node1, node2 }) => {
+      const [source, destination] = [node1.path("a.img"), node2.path("b.img")];
+      makeDisk(source, 4, [0, 2]);
+      const { stdout } = await node2.ok(
+        ...["migrate", `root@node1:${source}`, destination],
+        ...["--tunnel", "--bwlimit", "64KiB/s", "--detach", "--json"],
+      );
+      const { id } = JSON.parse(stdout.trim().split("\n").at(-1)!);
+      const parts = () =>
+        [node1, node2].map((host) =>
+          host.processes().filter(({ command }) => /tgtd|engine|drive|ssh .*-W/.test(command)).map((
+            { pid },
+          ) => pid)
+        );
+      await node2.until(id, (status) => status?.phase === "active", "it is active");
+      await node2.wait(() => parts().flat().length >= 5, "tgtd, engine, driver and two tunnels run");
+      const before = parts();
+      assert.equal(read(await node1.ok("doctor", ...both, "--clean", "--json")).strays, []);
+      assert.equal(parts(), before);
+      await node2.ok("limit", id, "off");
+      await node2.until(id, (status) => status === undefined, "done");
+      assert.ok(readFileSync(destination).equals(readFileSync(source)));
+      // It takes note of what ended in the background.
+      assert.equal(await node2.status(), []);
+      await Promise.all([node1, node2].map((host) => host.nothingLeft()));
     });
   },
 );

@@ -18,6 +18,7 @@ import { engineFiles, type SourceExport } from "../../src/engine/mod.ts";
 import { acquire } from "../../src/lib/lock.ts";
 import { selfCommand } from "../../src/lib/self.ts";
 import { type Finding, type Host, localHost, type RoleFolders, roleFolders } from "../../src/role/mod.ts";
+import { survey } from "../../src/role/survey/survey.ts";
 import { makeDisk } from "../helpers/disk.ts";
 import { Dlsm, kill } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
@@ -78,6 +79,7 @@ async function attached({ dlsm, host }: Scene): Promise<SourceExport> {
       byTicket: false,
       keepSource: false,
     },
+    failback: null,
   });
   const exported = await host.ask("source.export", {
     id,
@@ -308,6 +310,26 @@ withTgt(
     });
   },
 );
+
+withTgt("what a driver puts right meanwhile is no stray; what it does not, is", async () => {
+  await scene(async (all) => {
+    await attached(all);
+    const [entry] = await all.host.ask("destination.list", { id });
+    const seen = async (driverPids: (number | null)[]) => {
+      let asked = 0;
+      const entries = () => {
+        const driverPid = driverPids[Math.min(asked++, driverPids.length - 1)]!;
+        return Promise.resolve({ sources: [], destinations: [{ ...entry!, isActivated: true, driverPid }] });
+      };
+      const findings = await survey(all.folders, await all.host.facts(), entries);
+      return strays(findings).map(({ message }) => message);
+    };
+    assert.equal(await seen([null, null, 7]), []);
+    assert.match((await seen([null]))[0]!, "nobody drives");
+    await all.host.ask("destination.abort", { id, force: false });
+    await all.host.ask("source.release", { id, force: false });
+  });
+});
 
 test("half-made files go, those of somebody at work and unreadable journals stay", async () => {
   await scene(async (all) => {

@@ -16,7 +16,7 @@ import { type Entries, mayMend, recordFindings } from "./records.ts";
 import { findStrays, type Stray } from "./strays.ts";
 
 /** A step of a migration may take that long; what is left behind can be told only between two. */
-const surveyLockTimeoutMs = 5_000;
+const surveyLockTimeoutMs = 3_000;
 const cleanLockTimeoutMs = 60_000;
 const mendTimeoutMs = 3_000;
 const mendPollMs = 100;
