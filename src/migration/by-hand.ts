@@ -73,6 +73,7 @@ export async function attachByTicket(
       byTicket: true,
       keepSource: false,
     },
+    failback: null,
   });
   try {
     await destination.ask("destination.attach", { id, export: ticket.export });

@@ -210,7 +210,13 @@ export class Driver {
   }
 }
 
-const needsSource: ReadonlySet<Step["name"]> = new Set(["fence", "startExport", "verify", "release"]);
+const needsSource: ReadonlySet<Step["name"]> = new Set([
+  "fence",
+  "settle",
+  "startExport",
+  "verify",
+  "release",
+]);
 
 /** The source is away, or still in use after another volume was handed over already: both pass. */
 function isWaitedOut(error: unknown, { name }: Step): boolean {

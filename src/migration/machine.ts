@@ -8,13 +8,15 @@
  * | a disk is                            | step         | does                                    | undone by        |
  * |--------------------------------------|--------------|-----------------------------------------|------------------|
  * | planned, not exported                | export       | source: journal, tgtd, target           | source.release   |
- * | planned, exported                    | attach       | destination: disk, map, engine          | destination.abort|
+ * | planned, exported, goes back         | seed         | destination: map, out of the old one    | destination.abort|
+ * | planned, exported (and seeded)       | attach       | destination: disk, map, engine          | destination.abort|
  * | attached (all), hand-off by command  | command      | runs it, then handOff                   |                  |
  * | attached (all), hand-off now, or one disk was written to | handOff | fences each source, then activates each volume | before the first activation: source.unfence |
  * | without its engine                   | startEngine  | destination: starts it on its map       |                  |
  * | out of reach of its source, tgtd gone| startExport  | source: starts tgtd; tells the engine   |                  |
  * | active by a first write, not fenced   | fence        | source: journal, read-only, baseline    | source.unfence   |
  * | active, with another share of the limit | share     | destination: limits the sync            |                  |
+ * | active (all), went back              | settle       | both: the old migration's records go    |                  |
  * | synced, to be verified               | verify       | both: hashes of what was fetched        |                  |
  * | synced                               | logOut       | engine: leaves the source for good      |                  |
  * | synced, logged out                   | release      | source: takes export, fence, record away|                  |
@@ -25,17 +27,19 @@
  * whoever drives.
  */
 import { FailedError, PreconditionError } from "../lib/errors.ts";
-import type { DestinationEntry } from "../role/mod.ts";
+import { type DestinationEntry, migrationOf } from "../role/mod.ts";
 import { destinationsOf, type DiskView, phaseOf, type View } from "./view.ts";
 
 export const stepNames = [
   "export",
+  "seed",
   "attach",
   "command",
   "handOff",
   "fence",
   "startEngine",
   "startExport",
+  "settle",
   "share",
   "verify",
   "logOut",
@@ -67,7 +71,11 @@ export function nextSetUpStep(view: View): Step | undefined {
       });
     }
     const isExported = source !== undefined && source.state === "exported" && source.tgtdPid !== null;
-    return { name: isExported ? "attach" : "export", id };
+    if (!isExported) return { name: "export", id };
+    // What was cut short while it was attached is taken back first, and its map with it.
+    const { failback, sizeBytes, state } = destination;
+    const isSeeded = failback === null || (state === "planned" && failback.seededBytes === sizeBytes);
+    return { name: isSeeded ? "attach" : "seed", id };
   }
   return undefined;
 }
@@ -83,6 +91,8 @@ export function nextSteps(view: View, circumstances: Circumstances): Step[] {
   if (isEnding) return entries.toReversed().map(endStep);
 
   requireWhole(view);
+  const frozen = entries.find(({ goesBackAs }) => goesBackAs !== null);
+  if (frozen !== undefined) throw goesBack(view.id, frozen.goesBackAs!);
   const unfinished = entries.find((entry) => isBeingSetUp(entry) || entry.state === "aborting");
   if (unfinished !== undefined) {
     const what = unfinished.state === "aborting" ? "abort" : "resume";
@@ -114,6 +124,8 @@ function diskStep(view: View, { id, source, destination }: DiskView, { lost }: C
   const step = (name: Step["name"]): Step => ({ name, id });
   const { engine, options } = destination;
   if (engine === null) return step("startEngine");
+  const isUnsettled = destination.failback !== null && !destination.failback.isSettled;
+  if (isUnsettled && destinationsOf(view).every(({ isActivated }) => isActivated)) return step("settle");
   if (phaseOf(destination) === "synced") {
     if (options.verify && destination.verified === null) return step("verify");
     if (destination.verified === "different") {
@@ -175,6 +187,13 @@ function requireWhole(view: View): DestinationEntry {
     );
   }
   return first;
+}
+
+/** The volume of `id` has ended, or is about to. */
+export function goesBack(id: string, as: string): FailedError {
+  return new FailedError(`${id} is going back as ${migrationOf(as)}`, {
+    hint: `dlsm failback ${id} goes on with that, dlsm resume ${id} stays here`,
+  });
 }
 
 function isBeingSetUp({ state }: DestinationEntry): boolean {

@@ -57,6 +57,7 @@ export async function planMigration(context: Context, request: MigrateRequest): 
       source: { host: disk.from.host, path: disk.from.path, reach: chosen.sourceReach },
       destinationReach: chosen.destinationReach,
       options,
+      failback: null,
     });
   }
   try {

@@ -1,7 +1,7 @@
 /** The steps of the state machine (machine.ts) done on the hosts; each can be repeated. */
 import { execa } from "execa";
 import { FailedError, messageOf, PreconditionError } from "../lib/errors.ts";
-import type { DestinationEntry, Host, Replies } from "../role/mod.ts";
+import { type DestinationEntry, type Host, migrationOf, type Replies } from "../role/mod.ts";
 import type { Context } from "./context.ts";
 import { shareOf, type Step } from "./machine.ts";
 import { nbdUriOf } from "./status.ts";
@@ -21,9 +21,31 @@ export async function doSetUpStep(context: Context, view: View, { name, id }: St
     else await source.ask("source.export", { id, path: from.path, ...network, destination: to });
     return;
   }
+  if (name === "seed") return await seed(context, disk.destination!);
   const exported = await source.ask("source.ensure", { id, force: false });
   if (network.tunnel === null) await requirePortal(destination, to.host, exported);
   await destination.ask("destination.attach", { id, export: exported });
+}
+
+/** Tells the destination what it has already: all that was not written since the disk left. */
+async function seed({ source, destination }: Context, entry: DestinationEntry): Promise<void> {
+  const { of } = entry.failback!;
+  for (let from = 0; from < entry.sizeBytes;) {
+    const { extents, to } = await source.ask("destination.written", { id: of, as: entry.id, from });
+    await destination.ask("destination.seed", { id: entry.id, from, to, extents: [...extents] });
+    from = to;
+  }
+}
+
+/** The old migration of a disk that went back: its records go on both hosts, the disks stay. */
+export async function settle(
+  { source, destination }: Context,
+  { id, failback }: DestinationEntry,
+): Promise<void> {
+  const { of } = failback!;
+  await source.ask("destination.retire", { id: of, as: id });
+  await destination.ask("source.release", { id: of, force: true });
+  await destination.ask("destination.setSettled", { id });
 }
 
 /** What a step of driving came to, where that is of interest. */
@@ -56,6 +78,9 @@ export async function doStep(context: Context, view: View, { name, id }: Step): 
       await destination.ask("destination.ensure", { id, export: exported, force: false });
       return {};
     }
+    case "settle":
+      await settle(context, destinationsOf(view).find((entry) => entry.id === id)!);
+      return {};
     case "share":
       await share(context, destinationsOf(view).filter((entry) => entry.id === id), view);
       return {};
@@ -76,6 +101,7 @@ export async function doStep(context: Context, view: View, { name, id }: Step): 
     case "finish":
       return { isFinished: (await destination.ask("destination.finish", { id })).isDone };
     case "export":
+    case "seed":
     case "attach":
       throw new FailedError(`${view.id} was not set up completely`, {
         hint: `dlsm resume ${view.id} does it over`,
@@ -98,6 +124,7 @@ export async function handOff(context: Context, view: View, isForced: boolean): 
       fenced.push(id);
       await context.source.ask("source.fence", { id, force: isForced });
     }
+    for (const { failback } of waiting) await requireUnchanged(context, failback?.of);
   } catch (error) {
     if (isFirst) await unfence(context, fenced);
     throw error;
@@ -115,6 +142,15 @@ export async function share(
   for (const { id, totalBytesPerSecond } of entries) {
     await destination.ask("destination.limit", { id, bytesPerSecond, totalBytesPerSecond });
   }
+}
+
+/** Of the disk that goes back only what was written comes again: the rest must be as it was left. */
+async function requireUnchanged({ destination }: Context, of: string | undefined): Promise<void> {
+  const change = of === undefined ? null : await destination.ask("source.changed", { id: of });
+  if (change === null) return;
+  throw new PreconditionError(`the disk cannot go back to what it was: ${change}`, {
+    hint: `stay with dlsm resume ${migrationOf(of!)}, or move the whole disk there with a new migration`,
+  });
 }
 
 async function unfence({ source, reporter }: Context, ids: readonly string[]): Promise<void> {

@@ -31,6 +31,10 @@ export function entryOf(record: DestinationRecord, { host, driver, ...running }:
     isReadable: true,
     createdAt: record.createdAt,
     state,
+    goesBackAs: record.goesBackAs,
+    failback: plan.failback === null
+      ? null
+      : { ...plan.failback, seededBytes: record.seededBytes, isSettled: record.isSettled },
     source: plan.source,
     destination: { host, path: record.path, reach: plan.destinationReach },
     options: plan.options,
@@ -62,6 +66,8 @@ export function brokenEntry(error: unknown, { host, driver, ...running }: Runnin
     isReadable: false,
     createdAt: "",
     state: "attached",
+    goesBackAs: null,
+    failback: null,
     source: unknown,
     destination: { ...unknown, host },
     options: {

@@ -1,7 +1,7 @@
 /** What the destination role remembers of a migration. */
 import * as v from "valibot";
 import { Journal } from "../lib/journal.ts";
-import { planSchema } from "./messages.ts";
+import { idSchema, planSchema } from "./messages.ts";
 
 const destinationRecordSchema = v.object({
   createdAt: v.string(),
@@ -19,9 +19,15 @@ const destinationRecordSchema = v.object({
   origin: v.picklist(["made", "empty", "existing"]),
   /**
    * planned: nothing was done yet. attaching: being set up. attached: an engine serves it (or should); how far it is, the engine's map knows.
+   * frozen: the engine has ended (or is to), because the disk goes back. thawing: it does not, after all.
    * finishing: all is on the local disk, the engine goes. aborting: all of it goes.
    */
-  state: v.picklist(["planned", "attaching", "attached", "finishing", "aborting"]),
+  state: v.picklist(["planned", "attaching", "attached", "frozen", "thawing", "finishing", "aborting"]),
+  /** The disk that it goes back as, in the states frozen and thawing. Version 1 of the record had none. */
+  goesBackAs: v.optional(v.nullable(idSchema), null),
+  /** Of a disk that goes back (its plan says so): how far its map is made, and whether its old migration is gone. */
+  seededBytes: v.optional(v.number(), 0),
+  isSettled: v.optional(v.boolean(), false),
   verified: v.nullable(v.picklist(["same", "different"])),
   isReleased: v.boolean(),
   /** Limit of the background sync of all disks together, as it is now. */
@@ -35,7 +41,7 @@ export function destinationJournal(folder: string): Journal<DestinationRecord> {
   return new Journal(
     `${folder}/journal`,
     "destination",
-    1,
+    2,
     (value) => v.parse(destinationRecordSchema, value),
   );
 }

@@ -18,7 +18,10 @@ export async function setUpVolume(
 ): Promise<void> {
   const { plan } = record;
   const folders = records.folders(plan.id);
-  if (source.sizeBytes !== plan.sizeBytes) {
+  const { failback } = plan;
+  if (failback !== null && records.read(plan.id).seededBytes !== plan.sizeBytes) throw notSeeded(plan.id);
+  // What a disk goes back from was only large enough for it.
+  if (source.sizeBytes < plan.sizeBytes || (failback === null && source.sizeBytes !== plan.sizeBytes)) {
     throw new PreconditionError(
       `the source has ${source.sizeBytes} bytes now, not ${plan.sizeBytes} as before`,
     );
@@ -36,13 +39,13 @@ export async function setUpVolume(
     blockBytes: plan.blockBytes,
     activation: plan.activation,
     isFresh: file.origin !== "existing",
-    isSeeded: false,
+    isSeeded: failback !== null,
     bytesPerSecond: plan.bytesPerSecond === null ? null : Math.max(1, plan.bytesPerSecond / plan.diskCount),
     isPaused: false,
     sourceTimeoutMs: plan.sourceTimeoutMs,
     source,
   });
-  await startEngine(folders, { isNew: true });
+  await startEngine(folders, { isNew: failback === null });
   await untilConnected(folders, source);
   records.write({ ...made, state: "attached" });
 }
@@ -55,7 +58,13 @@ export async function undoAttach(records: DestinationRecords, record: Destinatio
   unmakeLocalFile(record.path, record.identity, record.origin);
   for (const name of [engineFiles.map, engineFiles.config]) removeFileDurably(join(folders.state, name));
   rmSync(join(folders.run, engineFiles.liveMap), { force: true });
-  records.write({ ...record, state: "planned" });
+  records.write({ ...record, state: "planned", seededBytes: 0 });
+}
+
+function notSeeded(id: string): PreconditionError {
+  return new PreconditionError(`what ${id} has here already is not known yet`, {
+    hint: `go on with dlsm resume ${id.split("-")[0]}`,
+  });
 }
 
 /** All of it goes, whatever it was. */

@@ -11,6 +11,15 @@ import { PreconditionError } from "../lib/errors.ts";
 import { withLock } from "../lib/lock.ts";
 import { bootId } from "../lib/process-id.ts";
 import { brokenEntry, entryOf, notRunning, type Running } from "./destination-entry.ts";
+import {
+  beginThaw,
+  endThaw,
+  freezeVolume,
+  refuseFrozen,
+  retireVolume,
+  seedVolume,
+  writtenOf,
+} from "./destination-failback.ts";
 import { destinationJournal } from "./destination-journal.ts";
 import { DestinationRecords } from "./destination-records.ts";
 import { knownDisk } from "./disk-identity.ts";
@@ -76,6 +85,9 @@ export class DestinationRole {
             state: "planned",
             verified: null,
             isReleased: false,
+            goesBackAs: null,
+            seededBytes: 0,
+            isSettled: false,
             totalBytesPerSecond: plan.bytesPerSecond,
             cutover: plan.options.holdCutover ? "hold" : "when-unused",
           }));
@@ -128,7 +140,7 @@ export class DestinationRole {
       }
       if (record.state === "planned" || record.state === "attaching") return await this.#entry(id);
       makeRunFolder(folders);
-      if (record.state === "finishing") return await this.#entry(id);
+      if (record.state !== "attached") return await this.#entry(id);
       const config = this.#records.config(id);
       const isMoved = source !== null && JSON.stringify(source) !== JSON.stringify(config.source);
       if (isMoved) this.#records.writeConfig(id, { ...config, source });
@@ -234,6 +246,7 @@ export class DestinationRole {
       if (!this.#records.ids().includes(id)) return { wasThere: false };
       const record = this.#records.readable(id);
       if (record !== undefined) checkSameRunFolder({ id, ...record }, this.#folders);
+      if (record !== undefined) refuseFrozen(record);
       if (!force && await isActivated(this.#records, id)) {
         throw new PreconditionError(
           `the hand-off of ${id} has happened: what was written since is only here`,
@@ -244,6 +257,37 @@ export class DestinationRole {
       }
       await takeAway(this.#records, id);
       return { wasThere: true };
+    });
+  }
+
+  freeze(request: Request<"destination.freeze">): Promise<null> {
+    return this.#alone(() => freezeVolume(this.#records, request));
+  }
+
+  written(request: Request<"destination.written">): Promise<Replies["destination.written"]> {
+    return this.#alone(() => writtenOf(this.#records, request));
+  }
+
+  unfreeze({ id }: Request<"destination.unfreeze">): Promise<null> {
+    return this.#alone(() => beginThaw(this.#records, id));
+  }
+
+  thaw({ id }: Request<"destination.thaw">): Promise<null> {
+    return this.#alone(() => endThaw(this.#records, id));
+  }
+
+  retire(request: Request<"destination.retire">): Promise<null> {
+    return this.#alone(() => retireVolume(this.#records, request));
+  }
+
+  seed(request: Request<"destination.seed">): Promise<null> {
+    return this.#alone(() => seedVolume(this.#records, request));
+  }
+
+  setSettled({ id }: Request<"destination.setSettled">): Promise<null> {
+    return this.#alone(() => {
+      this.#records.write({ ...this.#records.read(id), isSettled: true });
+      return Promise.resolve(null);
     });
   }
 

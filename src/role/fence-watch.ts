@@ -63,6 +63,22 @@ export class FenceWatch {
   }
 }
 
+/** How the content of a disk has changed since it was fenced, in words; null if it has not. */
+export function changeOf(disk: FencedDisk): string | null {
+  const where = `the source ${place(disk.path)}`;
+  const baseline = disk.fence?.baseline;
+  if (baseline === null || baseline === undefined) {
+    return `${where} is not fenced: nobody knows if it changed`;
+  }
+  try {
+    if (isOtherDisk(disk, disk.path)) return `${where} was replaced: another disk is at its path`;
+    const changes = changesSince(disk.path, baseline);
+    return changes.length > 0 ? `${where} was changed after it was fenced: ${changes.join(", ")}` : null;
+  } catch (error) {
+    return `${where} cannot be looked at any more (${messageOf(error)})`;
+  }
+}
+
 function changesSince(path: string, baseline: Baseline): string[] {
   const stats = statSync(path, { bigint: true });
   const changes: string[] = [];

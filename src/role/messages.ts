@@ -16,6 +16,8 @@ export const idSchema = v.pipe(v.string(), v.regex(/^[a-z0-9]{4,16}(-[1-9][0-9]?
 const migrationIdSchema = v.pipe(v.string(), v.regex(/^[a-z0-9]{4,16}$/));
 export const isMigrationId = (text: string): boolean => v.is(migrationIdSchema, text);
 export const maxDisks = 32;
+/** In one message. */
+export const maxExtents = 8_192;
 
 /** Whether a list of `only` (a migration's id or a disk's, or nothing in particular) has this disk in it. */
 export function isAskedFor(diskId: string, only: string | undefined): boolean {
@@ -94,6 +96,8 @@ export const planSchema = v.object({
   /** How the source may reach the destination by ssh. */
   destinationReach: v.optional(v.nullable(reachSchema), null),
   options: migrationOptionsSchema,
+  /** The disk goes back to where it came from: the old migration's disk, and whether its volume was synced. */
+  failback: v.optional(v.nullable(v.object({ of: idSchema, isWhole: v.boolean() })), null),
 });
 export type Plan = v.InferOutput<typeof planSchema>;
 
@@ -116,6 +120,9 @@ export const requests = {
    */
   "source.fence": v.object({ id: idSchema, force: v.boolean() }),
   /** `force`: also if the disk is gone, or another one has its path; that one is not touched. */
+  /** The fenced disk can be written again, by whoever it goes back to; its changes are still watched. */
+  "source.lift": v.object({ id: idSchema }),
+  "source.changed": v.object({ id: idSchema }),
   "source.unfence": v.object({ id: idSchema, force: v.optional(v.boolean()) }),
   "source.hash": v.object({
     id: idSchema,
@@ -157,6 +164,26 @@ export const requests = {
   "destination.finish": v.object({ id: idSchema }),
   "destination.abort": v.object({ id: idSchema, force: v.boolean() }),
   "destination.list": v.object({ id: v.optional(idSchema) }),
+
+  /** The volume ends, to go back as the disk `as` of another migration. `force`: clients are disconnected. */
+  "destination.freeze": v.object({ id: idSchema, as: idSchema, force: v.boolean() }),
+  /** Of a frozen volume: what was written since the hand-off, from an offset on. */
+  "destination.written": v.object({ id: idSchema, as: idSchema, from: bytes }),
+  /** It is not to go back after all: from now on nothing more is said of what was written. */
+  "destination.unfreeze": v.object({ id: idSchema }),
+  /** After that, when the disk it would have gone back as is gone: as before `freeze`, without its engine. */
+  "destination.thaw": v.object({ id: idSchema }),
+  /** It has gone back: only the disk remains. */
+  "destination.retire": v.object({ id: idSchema, as: idSchema }),
+  /** Of a planned disk that goes back: all of [from, to) is here already, but for the extents. */
+  "destination.seed": v.object({
+    id: idSchema,
+    from: bytes,
+    to: bytes,
+    extents: v.pipe(v.array(v.tuple([bytes, bytes])), v.maxLength(maxExtents)),
+  }),
+  /** The old migration of a disk that went back is gone on both hosts. */
+  "destination.setSettled": v.object({ id: idSchema }),
 
   /** Who drives a migration to its end: one conversation or background process at a time. */
   "driver.take": v.object({ id: migrationIdSchema }),
@@ -237,7 +264,18 @@ export interface DestinationEntry {
   /** False if its journal cannot be read: `problem` says why, and what is not known is empty. */
   readonly isReadable: boolean;
   readonly createdAt: string;
-  readonly state: "planned" | "attaching" | "attached" | "finishing" | "aborting";
+  readonly state: "planned" | "attaching" | "attached" | "frozen" | "thawing" | "finishing" | "aborting";
+  /** The disk that it goes back as, while it is frozen (or thawing). */
+  readonly goesBackAs: string | null;
+  /** It is a disk that goes back. `of`: the old migration's. `isSettled`: that is gone on both hosts. */
+  readonly failback:
+    | null
+    | {
+      readonly of: string;
+      readonly isWhole: boolean;
+      readonly seededBytes: number;
+      readonly isSettled: boolean;
+    };
   readonly source: Endpoint;
   readonly destination: Endpoint;
   readonly options: MigrationOptions;
@@ -275,6 +313,9 @@ export interface Replies extends HostReplies {
   "source.fence": Fenced;
   /** `note`: what was not undone, and why; null if all was. */
   "source.unfence": { readonly wasFenced: boolean; readonly note: string | null };
+  "source.lift": null;
+  /** In words, how the disk's content has changed since it was fenced; null if it has not. */
+  "source.changed": string | null;
   "source.hash": Uint8Array[];
   /** `note` as for unfence. */
   "source.release": { readonly wasThere: boolean; readonly note: string | null };
@@ -299,6 +340,14 @@ export interface Replies extends HostReplies {
   "destination.finish": { readonly isDone: boolean; readonly status: EngineStatus | null };
   "destination.abort": { readonly wasThere: boolean };
   "destination.list": DestinationEntry[];
+  "destination.freeze": null;
+  /** `to`: up to where it is told; the disk's size at the end. */
+  "destination.written": { readonly extents: readonly [number, number][]; readonly to: number };
+  "destination.unfreeze": null;
+  "destination.thaw": null;
+  "destination.retire": null;
+  "destination.seed": null;
+  "destination.setSettled": null;
   /** Whether this conversation drives now. */
   "driver.take": boolean;
   "driver.leave": null;

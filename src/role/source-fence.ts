@@ -72,6 +72,21 @@ export async function unfenceDisk(
 }
 
 /**
+ * Gives the disk back as it was, but keeps its baseline, so that changes still show; `fenceDisk` makes it
+ * read-only again. Throws PreconditionError if the fence does not stand.
+ */
+export async function liftFence(journal: Journal<SourceRecord>, record: SourceRecord): Promise<null> {
+  if ((record.fence?.baseline ?? null) === null || stateOf(record) !== "there") {
+    throw new PreconditionError(`${place(record.path)} is not fenced, or not the disk that was`, {
+      hint: `see dlsm status ${record.id.split("-")[0]}`,
+    });
+  }
+  write(journal, record, { ...record.fence!, kinds: [] });
+  await giveBack(record.path, record.fence!.original);
+  return null;
+}
+
+/**
  * Does `work`, which starts tgtd on the record's disk, with the fence as far up as that allows; afterwards it
  * stands again, also after a reboot. One that was never finished, or told to anybody, is taken away before.
  */

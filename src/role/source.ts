@@ -13,7 +13,7 @@ import { adoptDaemon, type Daemon, endStrays, isTgtError, startDaemon } from "..
 import { cannotTell, inspectSource, place } from "./disk-facts.ts";
 import { compareDisk, knownDisk } from "./disk-identity.ts";
 import { diskUsers } from "./disk-users.ts";
-import { FenceWatch } from "./fence-watch.ts";
+import { changeOf, FenceWatch } from "./fence-watch.ts";
 import { hashExtents } from "./hash.ts";
 import {
   checkRunFolder,
@@ -27,7 +27,7 @@ import {
   roleFolders,
 } from "./layout.ts";
 import { isAskedFor, type Replies, type Request, type SourceEntry } from "./messages.ts";
-import { behindFence, fenceDisk, keepFence, unfenceDisk } from "./source-fence.ts";
+import { behindFence, fenceDisk, keepFence, liftFence, unfenceDisk } from "./source-fence.ts";
 import { sourceJournal, type SourceRecord } from "./source-journal.ts";
 
 const lockTimeoutMs = 60_000;
@@ -142,6 +142,15 @@ export class SourceRole {
       const daemon = await this.#daemon(id);
       return await fenceDisk(this.#journal(id), record, force, daemon === undefined ? [] : [daemon.pid]);
     });
+  }
+
+  /** The fenced disk may be written by whoever it goes back to; that its content stays is still watched. */
+  lift({ id }: Request<"source.lift">): Promise<null> {
+    return this.#alone(() => liftFence(this.#journal(id), this.#record(id)));
+  }
+
+  changed({ id }: Request<"source.changed">): string | null {
+    return changeOf(this.#record(id));
   }
 
   /** Gives the disk back as it was before `fence`. Can be repeated. */

@@ -29,6 +29,8 @@ export const destination: DestinationEntry = {
   isReadable: true,
   createdAt: "2026-01-02T00:00:00.000Z",
   state: "attached",
+  goesBackAs: null,
+  failback: null,
   source: { host: "here", path: "/src", reach: null },
   destination: { host: "here", path: "/dst", reach: null },
   options: {
