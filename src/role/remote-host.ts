@@ -142,7 +142,7 @@ class RemoteHost implements Host {
       this.#wasReached = true;
       log.release();
       // A dead link must not leave an ssh behind that waits for it.
-      void client.closed.then(() => ssh.close());
+      void client.closed.then(() => ssh.close(lastWordsMs));
       return { ssh, client };
     } catch (error) {
       const end = ssh.close(lastWordsMs);

@@ -37,6 +37,15 @@ interface Sign {
 
 const checkNetwork = (host: string) => `check that ${host} is up and that ssh ${host} works from here`;
 
+/** `methods` as the server names those that are left; undefined: it had enough. */
+function whyNot(methods: string | undefined, isInteractive: boolean): string {
+  if (methods === undefined) return "too many keys were tried";
+  if (!/password|keyboard/.test(methods)) return "no key or agent was accepted";
+  return isInteractive
+    ? "no key, agent or password was accepted"
+    : "no key or agent was accepted, and there is no terminal to ask for a password";
+}
+
 /** In this order: ssh ends with "Host key verification failed." or "Permission denied" after what explains it. */
 const signs: readonly Sign[] = [
   {
@@ -57,14 +66,7 @@ const signs: readonly Sign[] = [
     kind: "permission",
     pattern: /Permission denied \(([^)]*)\)|Too many authentication failures/,
     message: (host, match, isInteractive) =>
-      `ssh may not log in to ${host}: ` +
-      (match[1] === undefined
-        ? "too many keys were tried"
-        : `no key or agent was accepted${
-          /password|keyboard/.test(match[1]) && !isInteractive
-            ? ", and there is no terminal to ask for a password"
-            : ""
-        }`),
+      `ssh may not log in to ${host}: ${whyNot(match[1], isInteractive)}`,
     hint: (host) => `give this user a key that is in ${host}'s authorized_keys, or load it into an ssh agent`,
   },
   {

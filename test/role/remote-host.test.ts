@@ -143,6 +143,18 @@ withSsh("a far side that falls silent is given up, and its ssh does not stay", a
   writeProgram(far.path("bin/dlsm"), thisTree());
 });
 
+withSsh("a far side that falls silent is given up while nobody asks too", async () => {
+  writeProgram(far.path("bin/dlsm"), thisTree().replace("src/main.ts", "test/role/fixtures-role.ts"));
+  await withHost({ link: nervous }, async (host) => {
+    await host.facts();
+    const stopped = farProcesses();
+    for (const pid of stopped) kill(pid, "SIGSTOP");
+    await until(() => sshProcesses().length === 0, "ssh ends");
+    for (const pid of stopped) kill(pid, "SIGKILL");
+  });
+  writeProgram(far.path("bin/dlsm"), thisTree());
+});
+
 withSsh("a connection that was lost while nobody asked is made again", async () => {
   await withHost({}, async (host) => {
     const before = await host.facts();

@@ -9,6 +9,8 @@ import { encodeFrame, FrameDecoder } from "../../src/rpc/frames.ts";
 import { memoryPair } from "../../src/rpc/local.ts";
 import { decodeMessage, type Message } from "../../src/rpc/messages.ts";
 import {
+  type Banner,
+  capability,
   type Handlers,
   RemoteError,
   RpcClient,
@@ -91,6 +93,29 @@ test("connect() of another version says which, and how to mend it", async () => 
   assert.match(error.hint!, "same version of dlsm on both hosts");
   await peer.ended.promise;
   assert.match(peer.firstLine, /^1 max-frame=\d+ max-calls=\d+ beat-ms=\d+$/);
+});
+
+test("both sides may say more in their first line, and either may refuse what it reads there", async () => {
+  const { peer, served } = scriptedClient({}, { capabilities: ["dlsm=1.2.3"] });
+  peer.text(banner);
+  served.close();
+  await peer.ended.promise;
+  assert.match(peer.firstLine, / dlsm=1\.2\.3$/);
+
+  const read: (string | undefined)[] = [];
+  const refuse = (line: Banner) => {
+    read.push(capability(line, "dlsm"));
+    return read[0] === "1.2.4" ? undefined : new RpcHandshakeError("another one", { hint: "mend it" });
+  };
+  const other = scriptedServer();
+  other.peer.text("dlsm-rpc 1 dlsmx=0 dlsm=1.2.3\n");
+  const connected = RpcClient.connect(other.here, { capabilities: ["dlsm=1.2.4"], refuse });
+  const error = await rejection(connected, RpcHandshakeError);
+  assert.is(`${error.message}: ${error.hint}`, "another one: mend it");
+  // It can say the same there.
+  await other.peer.ended.promise;
+  assert.match(other.peer.firstLine, / dlsm=1\.2\.4$/);
+  assert.equal(read, ["1.2.3"]);
 });
 
 test("connect() of something else shows what it said", async () => {
