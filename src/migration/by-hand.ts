@@ -46,7 +46,7 @@ export async function attachByTicket(
   request: AttachRequest,
 ): Promise<void> {
   const { destination } = context;
-  const { id, source, export: { address, port } } = ticket;
+  const { id, source, export: { address, port, tunnel } } = ticket;
   if ((await destination.ask("destination.list", { id })).length > 0) {
     throw new PreconditionError(`the ticket is in use: ${id} is attached already`, {
       hint: `see dlsm status ${id}`,
@@ -55,7 +55,7 @@ export async function attachByTicket(
   await destination.ask("destination.plan", {
     id,
     diskCount: 1,
-    network: { portal: { address, port }, allow: address, tunnel: null },
+    network: { portal: { address, port }, allow: address, tunnel },
     path: request.destination,
     force: request.force,
     sizeBytes: ticket.export.sizeBytes,

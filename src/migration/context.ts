@@ -1,7 +1,8 @@
 /** What the commands of a migration work with: the hosts of its two roles, and where to report. */
 import { messageOf, PreconditionError, UnreachableError } from "../lib/errors.ts";
 import type { MigrationStatus, Reporter } from "../report/mod.ts";
-import type { Host } from "../role/mod.ts";
+import type { AskOptions, Host } from "../role/mod.ts";
+import { RpcTimeoutError } from "../rpc/mod.ts";
 import { statusOf } from "./status.ts";
 import { disksOf, type View } from "./view.ts";
 
@@ -17,8 +18,8 @@ export interface Context {
 /** What both hosts know of one migration. A host that cannot be reached is a problem in the view, no error. */
 export async function observe({ source, destination }: Context, id: string): Promise<View> {
   const [sources, destinations] = await Promise.all([
-    reached(() => source.ask("source.list", { id })),
-    reached(() => destination.ask("destination.list", { id })),
+    reached(() => source.ask("source.list", { id }, lookOptions(source))),
+    reached(() => destination.ask("destination.list", { id }, lookOptions(destination))),
   ]);
   return {
     id,
@@ -50,12 +51,19 @@ export interface Reached<T> {
   readonly problem: string | null;
 }
 
+/** So long another host may take to say what it has; somebody may have to type a password first. */
+const lookTimeoutMs = process.stdin.isTTY === true ? 60_000 : 10_000;
+
+export function lookOptions({ reach }: Host): AskOptions {
+  return reach === null ? {} : { timeoutMs: lookTimeoutMs };
+}
+
 /** Asks a host that may be out of reach. */
 export async function reached<T>(ask: () => Promise<T>): Promise<Reached<T>> {
   try {
     return { answer: await ask(), problem: null };
   } catch (error) {
-    if (!(error instanceof UnreachableError)) throw error;
+    if (!(error instanceof UnreachableError) && !(error instanceof RpcTimeoutError)) throw error;
     return { answer: undefined, problem: messageOf(error) };
   }
 }

@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { FailedError, messageOf, PreconditionError, UnreachableError } from "../lib/errors.ts";
 import type { MigrationStatus } from "../report/mod.ts";
-import { type Context, observe, type Reached, reached } from "./context.ts";
+import { type Context, lookOptions, observe, type Reached, reached } from "./context.ts";
 import { nextSteps, type Step } from "./machine.ts";
 import { statusOf } from "./status.ts";
 import { doStep } from "./steps.ts";
@@ -107,7 +107,8 @@ export class Driver {
       else this.#source.failed(view.sourceProblem);
       return view;
     }
-    const ask = () => this.#context.destination.ask("destination.list", { id: this.#id });
+    const { destination } = this.#context;
+    const ask = () => destination.ask("destination.list", { id: this.#id }, lookOptions(destination));
     const { answer, problem }: Reached<Awaited<ReturnType<typeof ask>>> = await reached(ask);
     return {
       id: this.#id,

@@ -3,7 +3,7 @@ import { FailedError } from "../lib/errors.ts";
 import type { MigrationStatus } from "../report/mod.ts";
 import type { DestinationEntry, Host, SourceEntry } from "../role/mod.ts";
 import type { AddressBook } from "./address-book.ts";
-import { reached } from "./context.ts";
+import { lookOptions, reached } from "./context.ts";
 import { sorted, statusOf } from "./status.ts";
 import { destinationsOf, type View, viewsOf } from "./view.ts";
 
@@ -100,8 +100,8 @@ async function holdings(hosts: Hosts, places: readonly (string | null)[], id?: s
 async function holdingsOf(host: Host, id?: string): Promise<Holdings> {
   const which = id === undefined ? {} : { id };
   const { answer, problem } = await reached(async () => ({
-    sources: await host.ask("source.list", which),
-    destinations: await host.ask("destination.list", which),
+    sources: await host.ask("source.list", which, lookOptions(host)),
+    destinations: await host.ask("destination.list", which, lookOptions(host)),
   }));
   return { host, sources: answer?.sources ?? [], destinations: answer?.destinations ?? [], problem };
 }
