@@ -9,6 +9,7 @@ import { attach, exportCommand, release } from "./commands/by-hand.ts";
 import { demo } from "./commands/demo.ts";
 import { doctor } from "./commands/doctor.ts";
 import { drive, engine, role } from "./commands/hidden.ts";
+import { failback } from "./commands/failback.ts";
 import { migrate } from "./commands/migrate.ts";
 import { status } from "./commands/status.ts";
 import { abort, activate, cutover, limit, pause, resume, verify } from "./commands/steer.ts";
@@ -24,6 +25,7 @@ const commands: Readonly<Record<string, Command>> = {
   resume,
   limit,
   cutover,
+  failback,
   abort,
   verify,
   export: exportCommand,

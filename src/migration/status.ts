@@ -1,6 +1,6 @@
 /** A migration's status out of what its two roles say. Pure. */
 import { conditionOf, type DiskStatus, type MigrationStatus, phases, type Place } from "../report/mod.ts";
-import type { DestinationEntry, Endpoint, SourceEntry } from "../role/mod.ts";
+import { type DestinationEntry, type Endpoint, migrationOf, type SourceEntry } from "../role/mod.ts";
 import { destinationsOf, isLost, phaseOf, type View, viewsOf } from "./view.ts";
 
 /** One status for each migration that either list names, the oldest first. */
@@ -84,6 +84,11 @@ function problemOf(entry: DestinationEntry, source: SourceEntry | undefined): st
     return "the command that set it up was cut short";
   }
   if (entry.state === "aborting") return `its abort was cut short: dlsm abort ${entry.id} finishes it`;
+  if (entry.goesBackAs !== null) {
+    const id = migrationOf(entry.id);
+    return `it is going back as ${migrationOf(entry.goesBackAs)}: dlsm failback ${id} goes on with that, ` +
+      `dlsm resume ${id} stays here`;
+  }
   if (entry.problem !== null) {
     return entry.remedy === null ? entry.problem : `${entry.problem}: ${entry.remedy}`;
   }

@@ -2,9 +2,10 @@
 import { FailedError, PreconditionError } from "../lib/errors.ts";
 import type { DestinationEntry, RequestName } from "../role/mod.ts";
 import { type Context, observeKnown } from "./context.ts";
-import { isSyncing, nextSetUpStep } from "./machine.ts";
+import { backIdOf, turned, undoFailback } from "./failback-undo.ts";
+import { goesBack, isSyncing, nextSetUpStep } from "./machine.ts";
 import { setUp } from "./start.ts";
-import { handOff } from "./steps.ts";
+import { handOff, settle } from "./steps.ts";
 import { destinationsOf, phaseOf, type View } from "./view.ts";
 
 /**
@@ -26,6 +27,10 @@ export async function resume(context: Context, id: string, isForced: boolean): P
     }
     return true;
   }
+  if (backIdOf(view) !== undefined) {
+    await stay(context, view, isForced);
+    return await resume(context, id, isForced);
+  }
   if (nextSetUpStep(view) !== undefined) {
     if (view.sourceProblem !== null) throw cannotAsk(view.sourceProblem, id);
     await setUp(context, id);
@@ -42,11 +47,27 @@ export async function resume(context: Context, id: string, isForced: boolean): P
   return true;
 }
 
+/** Of what was cut short on its way back. Throws FailedError if it has gone back already. */
+async function stay(context: Context, view: View, isForced: boolean): Promise<void> {
+  if (await undoFailback(context, view, { isForced, isSure: false })) return;
+  const backId = backIdOf(view)!;
+  const back = turned(context);
+  const entries = destinationsOf(await observeKnown(back, backId));
+  if (entries.every(({ isActivated }) => isActivated)) {
+    for (const entry of entries) await settle(back, entry);
+  }
+  throw new FailedError(`${view.id} has gone back as ${backId}`, {
+    hint: `see dlsm status ${backId}; dlsm resume ${backId} goes on with it`,
+  });
+}
+
 /** Takes everything away on both sides. After the hand-off only by force. */
 export async function abort(context: Context, id: string, isForced: boolean): Promise<void> {
   const { source, destination, reporter } = context;
   const view = await observeKnown(context, id);
   if (view.destinationProblem !== null && !isForced) throw cannotAsk(view.destinationProblem, id);
+  const backId = backIdOf(view);
+  if (backId !== undefined) throw goesBack(id, backId);
   const handedOver = destinationsOf(view).find(({ isActivated }) => isActivated);
   if (handedOver !== undefined && !isForced) {
     // Before anything is taken away: of several disks, one may not have been handed over yet.

@@ -35,13 +35,16 @@ export async function freezeVolume(
 
 async function requireFreezable(
   records: DestinationRecords,
-  { plan: { id }, path, state, ...known }: DestinationRecord,
+  { plan: { id, failback }, path, state, ...known }: DestinationRecord,
   isForced: boolean,
 ): Promise<void> {
   if (state !== "attached" || !await isActivated(records, id)) {
     throw new PreconditionError(`${id} cannot go back: it is ${state}, not in use here`, {
       hint: `see dlsm status ${migrationOf(id)}`,
     });
+  }
+  if (failback?.isWhole === false) {
+    throw new PreconditionError(`${id} cannot go back: where it came from never had all of its data`);
   }
   if (!isInPlace(path, known)) throw displaced(path);
   const status = await engineStatus(records.folders(id));
@@ -145,8 +148,16 @@ export async function seedVolume(
   return null;
 }
 
-/** What is only here must not be thrown away while it goes back. */
-export function refuseFrozen({ plan: { id }, state, goesBackAs }: DestinationRecord): void {
+/** What is only here must not be thrown away while it goes back; nor when neither of the two disks is whole. */
+export function refuseLoss(
+  { plan: { id, failback }, state, goesBackAs }: DestinationRecord,
+  isActive: boolean,
+): void {
+  if (failback?.isWhole === false && isActive) {
+    throw new PreconditionError(`${id} cannot be aborted: what it has is on neither of its two disks alone`, {
+      hint: `finish it with dlsm resume ${migrationOf(id)}`,
+    });
+  }
   if (state !== "frozen" && state !== "thawing") return;
   const migration = migrationOf(id);
   throw new PreconditionError(`${migration} is going back as ${migrationOf(goesBackAs!)}`, {

@@ -15,7 +15,7 @@ import {
   beginThaw,
   endThaw,
   freezeVolume,
-  refuseFrozen,
+  refuseLoss,
   retireVolume,
   seedVolume,
   writtenOf,
@@ -246,8 +246,9 @@ export class DestinationRole {
       if (!this.#records.ids().includes(id)) return { wasThere: false };
       const record = this.#records.readable(id);
       if (record !== undefined) checkSameRunFolder({ id, ...record }, this.#folders);
-      if (record !== undefined) refuseFrozen(record);
-      if (!force && await isActivated(this.#records, id)) {
+      const isActive = await isActivated(this.#records, id);
+      if (record !== undefined) refuseLoss(record, isActive);
+      if (!force && isActive) {
         throw new PreconditionError(
           `the hand-off of ${id} has happened: what was written since is only here`,
           {

@@ -144,6 +144,11 @@ export const verify = defineCommand({
             `${id} cannot be verified: ${why}, so the source's hashes cannot be had`,
           );
         }
+        if (entry.failback?.isWhole === false) {
+          throw new PreconditionError(
+            `${id} cannot be verified: what the disk came back from never had all of its data`,
+          );
+        }
         const verified = await migration.verify(context, entry.id);
         migration.requireSame(entry.id, verified);
         comparedBytes += verified.comparedBytes;

@@ -72,6 +72,11 @@ function volumeFinding(folders: RoleFolders, entry: DestinationEntry): Finding {
   if (isBeginning && isAbandoned(folders, "destination", id)) {
     return stray("volume", id, `the set-up of ${what} was cut short`, resumeOrAbort(id));
   }
+  if (entry.goesBackAs !== null && isAbandoned(folders, "destination", id)) {
+    const migration = migrationOf(id);
+    const remedy = `dlsm failback ${migration} (it goes back), or dlsm resume ${migration} (it stays)`;
+    return stray("volume", id, `the way back of ${what} was cut short`, remedy);
+  }
   if (state === "finishing" && isAbandoned(folders, "destination", id)) {
     return stray("volume", id, `the cut-over of ${what} was cut short`, `dlsm resume ${migrationOf(id)}`);
   }
