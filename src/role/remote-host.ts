@@ -63,6 +63,8 @@ class RemoteHost implements Host {
   readonly #options: RemoteHostOptions;
   readonly #isInteractive: boolean;
   #conversation: Promise<Conversation> | undefined;
+  /** Of a conversation that is being begun. */
+  #opening: SshConnection | undefined;
   #facts: Promise<HostFacts> | undefined;
   /** Of the dlsm that was copied there. */
   #deployed: string | undefined;
@@ -106,6 +108,8 @@ class RemoteHost implements Host {
 
   async close(): Promise<void> {
     this.#isClosed = true;
+    // Nobody waits for an answer that may not come.
+    this.#opening?.kill();
     const conversation = await this.#conversation?.catch(() => undefined);
     if (conversation === undefined) return;
     conversation.client.close();
@@ -134,6 +138,7 @@ class RemoteHost implements Host {
       isInteractive: this.#isInteractive,
       onLog: (line) => log.add(line),
     });
+    this.#opening = ssh;
     try {
       const client = await openConversation(this.reach, ssh.stream, {
         handshakeTimeoutMs: this.#isInteractive ? interactiveHandshakeMs : handshakeMs,
@@ -150,6 +155,8 @@ class RemoteHost implements Host {
       if (error instanceof OtherVersionError) throw this.#unreachable(error.message, error.hint, error);
       const { message, hint } = this.#explain(await end) ?? this.#plain(error, (await end).lines.at(-1));
       throw this.#unreachable(message, hint, error);
+    } finally {
+      this.#opening = undefined;
     }
   }
 
