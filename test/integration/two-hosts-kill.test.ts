@@ -6,6 +6,7 @@ import * as assert from "uvu/assert";
 import type { MigrationStatus } from "../../src/report/mod.ts";
 import type { TestHost } from "../helpers/hosts/mod.ts";
 import { needing } from "../helpers/needs.ts";
+import { within } from "../helpers/processes.ts";
 import { killOn, Move, type Part, pidsOn, programsOfTwoHosts } from "./two-hosts.ts";
 
 const test = suite("two-hosts-kill");
@@ -150,7 +151,7 @@ withHosts("roles that are killed while a controller drives: it asks again, and f
     await killOn(move.to, "role");
     await move.until(id, (status) => status?.phase === "active", "active");
     await move.to.ok("limit", id, "off");
-    const { exitCode, stderr } = await command.ended;
+    const { exitCode, stderr } = await within(command.ended, "the command ends");
     assert.is(exitCode, 0, stderr);
     await move.finished(id);
   });

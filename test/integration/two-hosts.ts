@@ -57,7 +57,7 @@ export class Move {
     return [place(this.from, this.source), place(this.to, this.destination)];
   }
 
-  /** `dlsm migrate` in the foreground, left running. */
+  /** `dlsm migrate` in the foreground, left running. Its end is waited for with `within`. */
   start(controller: TestHost, ...args: string[]): Running {
     return controller.start("dlsm", ["migrate", ...this.places(controller), "--json", ...args]);
   }

@@ -98,11 +98,14 @@ for other; do mount -t tmpfs -o size=4k,mode=0 tmpfs "$other"; done`;
     return ran;
   }
 
-  /** What `dlsm status --json` says here: all migrations that this host has a part in, or the one. */
+  /**
+   * What `dlsm status --json` says here: of all migrations that this host has a part in, or of the one. It is
+   * not asked for by its id: then its other host would be asked too, which may be out of reach.
+   */
   async status(id?: string): Promise<MigrationStatus[]> {
-    const { stdout } = await this.dlsm("status", ...(id === undefined ? [] : [id]), "--json");
+    const { stdout } = await this.dlsm("status", "--json");
     const objects = stdout.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
-    return objects.filter((object) => "phase" in object);
+    return objects.filter((object) => "phase" in object && (id === undefined || object.id === id));
   }
 
   /** Polls the status of one until it is so; undefined: it is not known here (any more). */
