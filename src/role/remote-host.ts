@@ -85,7 +85,7 @@ class RemoteHost implements Host {
     const startedAt = performance.now();
     const { client, ssh } = await this.#connected(timeoutMs, signal);
     const left = timeoutMs === undefined ? {} : {
-      timeoutMs: Math.max(1, timeoutMs - (performance.now() - startedAt)),
+      timeoutMs: Math.max(1, Math.round(timeoutMs - (performance.now() - startedAt))),
     };
     try {
       return await client.call(name, request, { signal, ...left }) as Replies[Name];
