@@ -29,7 +29,18 @@ const test = suite("cli: help");
 
 test("the overview lists every command for users and none of dlsm's own, with the exit codes", async () => {
   assert.equal(commands.map(({ name }) => name), [
-    ...["migrate", "status", "activate", "pause", "resume", "limit", "cutover", "abort", "verify"],
+    ...[
+      "migrate",
+      "status",
+      "activate",
+      "pause",
+      "resume",
+      "limit",
+      "cutover",
+      "failback",
+      "abort",
+      "verify",
+    ],
     ...["export", "attach", "release", "doctor", "demo"],
   ]);
   for (let code = 0; code <= 6; code++) {
