@@ -20,37 +20,7 @@ let running: Map<string, Promise<void>> | undefined;
  * Both ways of cutting, each on a network of its own. Most of it is waiting, for silence to be noticed: all
  * scenes run at the same time, from the first test on.
  */
-function forEachCut(what: string, body: (move: Move, how: Cut) => Promise<void>): void {
-  for (const how of cuts) {
-    const name = `${how}, ${what}`;
-    bodies.set(name, () => Move.with(["node1", "node2", "node3"], {}, (move) => body(move, how)));
-    withHosts(name, async () => {
-      running ??= new Map([...bodies].map(([each, run]) => [each, run()]));
-      // What fails is told in its turn.
-      for (const one of running.values()) one.catch(() => {});
-      await running.get(name);
-    });
-  }
-}
-
-forEachCut(what: string, body: (move: Move, how: Cut) => Promise<void>): void {
-  withHosts(what, async () => {
-    const all = await Promise.allSettled(
-      cuts.map((how) =>
-        Move.with(["node1", "node2", "node3"], {}, async (move) => {
-          try {
-            await body(move, how);
-          } catch (error) {
-            throw new Error(`${how}: ${(error as Error).message}`, { cause: error });
-          }
-        })
-      ),
-    );
-    for (const one of all) if (one.status === "rejected") throw one.reason;
-  });
-}
-
-forEachCut(
+function forEachCut(
   "before the hand-off and after it: reads of what is here and writes go on, the rest waits",
   async (move, how) => {
     const { net, from, to } = move;
