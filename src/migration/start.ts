@@ -2,7 +2,8 @@
 import { randomInt } from "node:crypto";
 import { FailedError, InterruptedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { formatSize } from "../lib/units.ts";
-import { describeUsers, type MigrationOptions, type Plan } from "../role/mod.ts";
+import type { Reporter } from "../report/mod.ts";
+import { describeUsers, type InspectedSource, type MigrationOptions, type Plan } from "../role/mod.ts";
 import { type Context, observe, observeKnown } from "./context.ts";
 import { nextSetUpStep } from "./machine.ts";
 import { chooseNetwork, type NetworkWishes } from "./network.ts";
@@ -91,15 +92,31 @@ async function inspectDisk(
     force,
     source: { bootId, identity: from.identity, standsOn: [...from.standsOn] },
   });
-  if (to.freeBytes !== null && to.freeBytes < from.sizeBytes) {
-    reporter.message(
-      "warn",
-      `${to.path} may get up to ${formatSize(from.sizeBytes)}, and its file system has ${
-        formatSize(to.freeBytes)
-      } left: if that is not enough the sync stops, and goes on with dlsm resume when there is space`,
+  if (to.freeBytes !== null) checkSpace(reporter, from, { ...to, freeBytes: to.freeBytes }, force);
+  return { from, to };
+}
+
+/** Throws PreconditionError if the source's data cannot fit, unless forced; warns if it may grow too large. */
+function checkSpace(
+  reporter: Reporter,
+  from: InspectedSource,
+  to: { readonly host: string; readonly path: string; readonly freeBytes: number },
+  isForced: boolean,
+): void {
+  const [free, allocated] = [formatSize(to.freeBytes), formatSize(from.allocatedBytes)];
+  if (to.freeBytes < from.allocatedBytes && !isForced) {
+    throw new PreconditionError(
+      `the source ${from.host}:${from.path} takes up ${allocated}, and the file system of the destination ` +
+        `${to.host}:${to.path} has ${free} left`,
+      { hint: "make space there or name another destination; --force begins all the same" },
     );
   }
-  return { from, to };
+  if (to.freeBytes >= from.sizeBytes) return;
+  reporter.message(
+    "warn",
+    `${to.path} may get up to ${formatSize(from.sizeBytes)}, and its file system has ${free} left: if that ` +
+      "is not enough the sync stops, and goes on with dlsm resume when there is space",
+  );
 }
 
 /** From the plan to the attached volumes; on failure everything is taken away again and the error thrown. */

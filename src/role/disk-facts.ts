@@ -34,6 +34,8 @@ export function inspectSource(path: string): InspectedSource & { readonly direct
     standsOn: standsOn(real),
     isFile: stats.isFile(),
     sizeBytes: disk.sizeBytes,
+    // st_blocks counts 512 bytes each, with what the file system keeps beside the data.
+    allocatedBytes: stats.isFile() ? Math.min(512 * Number(stats.blocks), disk.sizeBytes) : disk.sizeBytes,
     blockBytes: disk.blockBytes,
     users: diskUsers(real),
     direct: disk.sizeBytes % 4096 === 0 && canReadDirect(real),

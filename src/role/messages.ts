@@ -205,6 +205,8 @@ export interface InspectedSource {
   readonly standsOn: readonly string[];
   readonly isFile: boolean;
   readonly sizeBytes: number;
+  /** What a copy of it takes at least: a file without its holes, all of a device. */
+  readonly allocatedBytes: number;
   readonly blockBytes: 512 | 4096;
   readonly users: readonly DiskUser[];
 }

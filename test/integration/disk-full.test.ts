@@ -10,7 +10,7 @@ import type { Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { killParts, pidsOf } from "../helpers/processes.ts";
 import { NbdClient } from "./nbd-client.ts";
-import { withDlsm } from "./refusal.ts";
+import { refuseAll, withDlsm } from "./refusal.ts";
 
 const test = suite("disk full");
 const asRoot = needing(test, ["tgtd", "mount"], { root: true });
@@ -29,7 +29,8 @@ asRoot(
       const source = readFileSync(dlsm.path("src"));
       const model = Buffer.from(source);
       writeFileSync(`${small.path}/spare`, Buffer.alloc(64 * KiB));
-      const id = await stops(dlsm, ["migrate", "src", "small/dst"]);
+      await refusesAtFirst(dlsm);
+      const id = await stops(dlsm, ["migrate", "src", "small/dst", "--force"]);
 
       const client = await NbdClient.connect(dlsm.socketOf(id));
       const refuses = async (offset: number, payload: Uint8Array) => {
@@ -84,13 +85,13 @@ asRoot(
       dlsm.environment.DLSM_RUN_DIR = `${small.path}/run`;
       makeDisk(dlsm.path("src"), 24, dataMiB);
       const source = readFileSync(dlsm.path("src"));
-      const id = await stops(dlsm, ["migrate", "src", "small/dst"]);
+      const id = await stops(dlsm, ["migrate", "src", "small/dst", "--force"]);
       const client = await NbdClient.connect(dlsm.socketOf(id));
       assert.is(Buffer.compare(await client.read(0, MiB), source.subarray(0, MiB)), 0);
       assert.is(Buffer.compare(await client.read(12 * MiB, MiB), source.subarray(12 * MiB, 13 * MiB)), 0);
       const limited = await dlsm.run("limit", id, "1GiB/s");
       assert.is(limited.exitCode, 1);
-      assert.match(limited.stderr, /engine\.config cannot be written: .*no space left.*\n {2}make space/i);
+      assert.match(limited.stderr, /journal \S+ cannot be written: .*no space left.*\n {2}make space/i);
       client.close();
       await small.resize("64m");
       await dlsm.ok("resume", id);
@@ -129,6 +130,20 @@ async function stops(dlsm: Dlsm, args: readonly string[]): Promise<string> {
   const text = await dlsm.ok("status", id!);
   assert.match(text.stdout, /last error: no space left on .*\n {2}when its cause is mended, dlsm resume \w+/);
   return id!;
+}
+
+/** What cannot fit is not begun, unless forced. */
+async function refusesAtFirst(dlsm: Dlsm): Promise<void> {
+  const refusal = {
+    args: ["migrate", "src", "small/dst"],
+    kind: "precondition",
+    says: [
+      `${hostname()}:${dlsm.path("src")} takes up 16 MiB`,
+      `${hostname()}:${dlsm.path("small/dst")} has`,
+    ],
+    hint: ["make space", "--force"],
+  } as const;
+  await refuseAll(dlsm, [refusal]);
 }
 
 /** Takes all space that is left. */
