@@ -185,6 +185,45 @@ withTgt("who stays is killed at each step, and stays when told again", async () 
   });
 });
 
+const turns = [
+  "destination.plan",
+  "destination.written",
+  "destination.attach",
+  "destination.activate",
+] as const;
+
+withTgt(
+  "two at once, one that goes back and one that stays: who stays wins before the hand-off",
+  async () => {
+    await eachOf(turns, String, async (turn) => {
+      await WayBack.with(slow, async (way) => {
+        await way.write(way.id, [[2 * MiB, MiB]]);
+        await withHost(way, async (context) => {
+          let hasStayed = false;
+          const overtaken: Host = {
+            ...context.source,
+            async ask(name, request, options) {
+              if (name === turn && !hasStayed) {
+                hasStayed = true;
+                await withHost(way, (other) => resume(other, way.id, false));
+                await way.write(way.id, [[3 * MiB, 4096]]);
+              }
+              return await context.source.ask(name, request, options);
+            },
+          };
+          await failback({ ...context, source: overtaken, destination: overtaken }, way.id, wishes).then(
+            () => assert.unreachable("it went back with what was written before"),
+            () => assert.ok(hasStayed),
+          );
+          assert.is((await context.source.ask("destination.list", {})).length, 1, "the other one is gone");
+        });
+        await way.check(way.id);
+        await goesBack(way);
+      });
+    });
+  },
+);
+
 withTgt(
   "a failure on the way is undone: the volume is there as before, the source read-only again",
   async () => {

@@ -46,6 +46,34 @@ function refuses(work: () => unknown, message: RegExp, hint: RegExp): void {
 
 const test = suite("migration: state machine");
 
+test("a disk that goes back is seeded before it is attached, anew if that was cut short", () => {
+  const of = { of: "old12345", isWhole: false, seededBytes: 0, isSettled: false };
+  const back = { ...planned, failback: of };
+  assert.equal(nextSetUpStep(viewOf(id, [], [back])), { name: "export", id });
+  assert.equal(nextSetUpStep(view(back)), { name: "seed", id });
+  assert.equal(nextSetUpStep(view({ ...back, failback: { ...of, seededBytes: 999 } })), { name: "seed", id });
+  const seeded = { ...back, failback: { ...of, seededBytes: back.sizeBytes } };
+  assert.equal(nextSetUpStep(view(seeded)), { name: "attach", id });
+  assert.equal(nextSetUpStep(view({ ...seeded, state: "attaching" })), { name: "seed", id });
+});
+
+test("the old migration goes when every disk has gone back, before anything of the new one", () => {
+  const failback = { of: "old12345", isWhole: true, seededBytes: 1000, isSettled: false };
+  const back = { ...synced, failback };
+  assert.equal(steps(view(back)), ["settle"]);
+  assert.equal(steps(view({ ...back, engine: null })), ["startEngine"]);
+  assert.equal(steps(view({ ...back, failback: { ...failback, isSettled: true } })), ["logOut"]);
+  assert.not.ok(steps(two({ ...attached, failback }, back)).some((name) => name.startsWith("settle")));
+  assert.equal(steps(two({ ...destination, failback }, back)), ["settle 1", "settle 2"]);
+});
+
+test("nobody drives a migration that goes back", () => {
+  for (const state of ["frozen", "thawing"] as const) {
+    const frozen = { ...destination, state, goesBackAs: "back2345", engine: null };
+    refuses(() => steps(view(frozen)), /going back as back2345/, /dlsm failback .* dlsm resume/);
+  }
+});
+
 test("setting up: export, attach, and no more", () => {
   assert.equal(nextSetUpStep(viewOf(id, [], [planned])), { name: "export", id });
   assert.equal(nextSetUpStep(view(planned, { ...source, state: "exporting" })), { name: "export", id });
