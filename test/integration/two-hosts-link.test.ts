@@ -21,6 +21,23 @@ let running: Map<string, Promise<void>> | undefined;
  * scenes run at the same time, from the first test on.
  */
 function forEachCut(
+  what: string,
+  body: (move: Move, how: Cut) => Promise<void>,
+  names: readonly string[] = ["node1", "node2"],
+): void {
+  for (const how of cuts) {
+    const name = `${how}, ${what}`;
+    bodies.set(name, () => Move.with(names, {}, (move) => body(move, how)));
+    withHosts(name, async () => {
+      running ??= new Map([...bodies].map(([each, run]) => [each, run()]));
+      // What fails is told in its turn.
+      for (const one of running.values()) one.catch(() => {});
+      await running.get(name);
+    });
+  }
+}
+
+forEachCut(
   "before the hand-off and after it: reads of what is here and writes go on, the rest waits",
   async (move, how) => {
     const { net, from, to } = move;
@@ -59,7 +76,7 @@ forEachCut(
     await move.until(id, (status) => status?.phase === "synced", "all is here");
     assert.is(pidsOn(from, "tgtd").length, 1, "the export is still there");
     await net.restore(from);
-    const { exitCode, stdout, stderr } = await within(resumed.ended, "resume ends");
+    const { exitCode, stdout, stderr } = await within(resumed.ended, "resume ends", 120_000);
     assert.is(exitCode, 0, stderr);
     assert.is(lastJson(stdout).phase, "done");
     await move.finished(id);
@@ -78,17 +95,17 @@ forEachCut("of the controller: the migration does not need it", async (move, how
   move.checkDestination();
   await net.restore(node3);
   // It cannot know how it ended.
-  const { exitCode, stderr } = await within(command.ended, "the command ends");
+  const { exitCode, stderr } = await within(command.ended, "the command ends", 120_000);
   if (exitCode !== 0) assert.match(stderr, /error: \S+ was ended by another command/);
   await move.finished(id);
-});
+}, ["node1", "node2", "node3"]);
 
 forEachCut("while it is set up: resume finishes it, or nothing is left", async (move, how) => {
   const { net, from, to } = move;
   const command = move.start(from, "--handoff", "manual");
   const id = await move.idOn(from, "source");
   await net.cut(to, how);
-  const { exitCode } = await within(command.ended, "the command ends");
+  const { exitCode } = await within(command.ended, "the command ends", 120_000);
   await net.restore(to);
   if (exitCode === 0) return await move.finished(id);
   if (move.ids(from, "source").length === 0 && move.ids(to, "destination").length === 0) {

@@ -134,7 +134,7 @@ export class Move {
   }
 
   /** Waits for the end, which comes by itself; then all must be right, and nothing left on any host. */
-  async finished(id: string, timeoutMs = 60_000): Promise<void> {
+  async finished(id: string, timeoutMs?: number): Promise<void> {
     await this.until(id, (status) => status === undefined, "done", timeoutMs);
     this.checkDestination();
     await this.nothingLeft();

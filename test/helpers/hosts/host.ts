@@ -113,7 +113,7 @@ for other; do mount -t tmpfs -o size=4k,mode=0 tmpfs "$other"; done`;
     id: string,
     condition: (status: MigrationStatus | undefined) => boolean,
     what: string,
-    timeoutMs = 60_000,
+    timeoutMs = 120_000,
   ): Promise<MigrationStatus | undefined> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
@@ -131,9 +131,14 @@ for other; do mount -t tmpfs -o size=4k,mode=0 tmpfs "$other"; done`;
     return join(this.env.DLSM_RUN_DIR!, diskId, "dst", "nbd.sock");
   }
 
-  /** All but those that make it a host (the first one, the ssh server). */
+  /**
+   * All but those that make it a host: the first one, and the ssh server. Its process of a connection whose
+   * other end fell silent stays for long; what it ran is what counts.
+   */
   processes(): HostProcess[] {
-    return this.space.processes().filter(({ pid }) => pid !== this.#sshdPid);
+    return this.space.processes().filter(({ pid, command }) =>
+      pid !== this.#sshdPid && !/^sshd: /.test(command)
+    );
   }
 
   /** Of its network interface, as Linux counts. Grow only. */
@@ -144,7 +149,7 @@ for other; do mount -t tmpfs -o size=4k,mode=0 tmpfs "$other"; done`;
     return { receivedBytes, receivedPackets, sentBytes, sentPackets } as Counters;
   }
 
-  /** Files in the state, run and temporary folders (folders do not count), and mounts below the host's folder. */
+  /** Files in the state, run and temporary folders (folders do not count, nor the record of what ended), and mounts below the host's folder. */
   leftovers(): string[] {
     return [...this.#files(), ...this.#mounts()];
   }
@@ -157,7 +162,9 @@ for other; do mount -t tmpfs -o size=4k,mode=0 tmpfs "$other"; done`;
       ) =>
         readdirSync(folder, { recursive: true, encoding: "utf8" })
           .map((name) => join(folder, name))
-          .filter((path) => !statSync(path, { throwIfNoEntry: false })?.isDirectory())
+          .filter((path) =>
+            !path.endsWith("/ended") && !statSync(path, { throwIfNoEntry: false })?.isDirectory()
+          )
       );
     } catch (error) {
       // A folder was removed while it was read: look again.

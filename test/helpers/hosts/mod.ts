@@ -16,6 +16,7 @@
  */
 import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { execa } from "execa";
 import { tempFolder } from "../temp.ts";
 import { prepareFolders } from "./folder.ts";
 import { TestHost } from "./host.ts";
@@ -101,6 +102,8 @@ export class TestNetwork {
   async close(): Promise<void> {
     const spaces = [...this.hosts.map((host) => host?.space), this.#switch];
     await Promise.all(spaces.map((space) => space?.close()));
+    // A source may still be fenced, with the flag that root obeys as well.
+    await execa("chattr", ["-R", "-f", "-i", this.folder], { reject: false });
     rmSync(this.folder, { recursive: true, force: true });
   }
 
