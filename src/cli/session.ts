@@ -5,7 +5,6 @@ import {
   AddressBook,
   type Context,
   Driver,
-  endedStatus,
   findHosts,
   handOffNew,
   type Hosts,
@@ -173,12 +172,6 @@ export async function follow(session: Session & Context, id: string): Promise<vo
 }
 
 function report(reporter: Reporter, id: string, { end, status, comparedBytes }: Outcome): void {
-  if (status !== undefined && end === "done") {
-    reporter.result(summaryOf(status, comparedBytes, Date.now()));
-    return;
-  }
-  const wasAtEnd = status !== undefined && ["synced", "released"].includes(status.phase);
-  if (!wasAtEnd) throw new FailedError(`${id} was ended by another command`);
-  // Another process finished it; what it compared it has told where it ran.
-  reporter.result(summaryOf(endedStatus(status), undefined, Date.now()));
+  if (status === undefined || end === "gone") throw new FailedError(`${id} was ended by another command`);
+  reporter.result(summaryOf(status, comparedBytes, Date.now()));
 }

@@ -3,8 +3,8 @@ import { messageOf, PreconditionError, UnreachableError } from "../lib/errors.ts
 import type { MigrationStatus, Reporter } from "../report/mod.ts";
 import type { AskOptions, Host } from "../role/mod.ts";
 import { RpcTimeoutError } from "../rpc/mod.ts";
-import { statusOf } from "./status.ts";
-import { disksOf, type View } from "./view.ts";
+import { endedStatus, statusOf } from "./status.ts";
+import { disksOf, type View, viewOf } from "./view.ts";
 
 export interface Context {
   readonly source: Host;
@@ -43,6 +43,13 @@ export async function observeKnown(context: Context, id: string): Promise<View> 
 /** Throws PreconditionError if nobody knows the id. */
 export async function statusById(context: Context, id: string): Promise<MigrationStatus> {
   return statusOf(await observeKnown(context, id));
+}
+
+/** What a migration that is done last was; undefined: it did not end there, or long ago. */
+export async function endedStatusAt(destination: Host, id: string): Promise<MigrationStatus | undefined> {
+  const disks = await destination.ask("destination.ended", { id }, lookOptions(destination));
+  const entries = disks.map(({ entry }) => entry);
+  return entries.length === 0 ? undefined : endedStatus(statusOf(viewOf(id, [], entries)));
 }
 
 export interface Reached<T> {

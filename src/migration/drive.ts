@@ -6,9 +6,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { FailedError, messageOf, PreconditionError, UnreachableError } from "../lib/errors.ts";
 import type { MigrationStatus } from "../report/mod.ts";
-import { type Context, lookOptions, observe, type Reached, reached } from "./context.ts";
+import { type Context, endedStatusAt, lookOptions, observe, type Reached, reached } from "./context.ts";
 import { nextSteps, type Step } from "./machine.ts";
-import { statusOf } from "./status.ts";
+import { endedStatus, statusOf } from "./status.ts";
 import { doStep } from "./steps.ts";
 import { destinationsOf, disksOf, isLost, type View } from "./view.ts";
 
@@ -23,7 +23,7 @@ const firstRetryMs = 1_000;
 const maxRetryMs = 30_000;
 
 export interface Outcome {
-  /** "gone": another process ended the migration meanwhile. */
+  /** "gone": another process took the migration away. */
   readonly end: "done" | "gone";
   /** The last status that was seen. */
   readonly status: MigrationStatus | undefined;
@@ -84,7 +84,7 @@ export class Driver {
       return undefined;
     }
     const wasAway = this.#destination.worked();
-    if (destinationsOf(view).length === 0) return "gone";
+    if (destinationsOf(view).length === 0) return await this.#endedElsewhere();
     this.#status = statusOf(view);
     this.#context.reporter.progress(this.#status);
     this.#warnOnce(this.#status.lastError);
@@ -98,6 +98,14 @@ export class Driver {
       if (!(error instanceof UnreachableError)) throw error;
       return undefined;
     }
+  }
+
+  /** Another process drove it to its end, or took it away. */
+  async #endedElsewhere(): Promise<Outcome["end"] | undefined> {
+    const { answer, problem } = await reached(() => endedStatusAt(this.#context.destination, this.#id));
+    if (problem !== null) return undefined;
+    this.#status = answer ?? this.#status;
+    return answer === undefined ? "gone" : "done";
   }
 
   async #observe(): Promise<View> {
@@ -249,13 +257,4 @@ class Patience {
     this.#dueAtMs = 0;
     return hadFailed;
   }
-}
-
-/** The last status of a migration that is done. */
-export function endedStatus(status: MigrationStatus): MigrationStatus {
-  return { ...status, phase: "done", disks: status.disks.map(ended), lastError: null };
-}
-
-function ended<T extends { readonly nbdUri: string | null; readonly enginePid: number | null }>(disk: T): T {
-  return { ...disk, nbdUri: null, enginePid: null, rateBytesPerSecond: 0, etaSeconds: 0 };
 }

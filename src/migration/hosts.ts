@@ -3,7 +3,7 @@ import { FailedError } from "../lib/errors.ts";
 import type { MigrationStatus } from "../report/mod.ts";
 import type { DestinationEntry, Host, SourceEntry } from "../role/mod.ts";
 import type { AddressBook } from "./address-book.ts";
-import { lookOptions, reached } from "./context.ts";
+import { endedStatusAt, lookOptions, reached } from "./context.ts";
 import { sorted, statusOf } from "./status.ts";
 import { destinationsOf, type View, viewsOf } from "./view.ts";
 
@@ -48,6 +48,17 @@ export async function findHosts(hosts: Hosts, id: string): Promise<{ source: Hos
   const destination = ofDestination?.host ??
     other(hosts, ofSource!, ofSource!.sources[0].destination?.reach, known?.destination);
   return { source, destination };
+}
+
+/** What a migration that is done last was, if a host that comes into question still knows. */
+export async function findEnded(hosts: Hosts, id: string): Promise<MigrationStatus | undefined> {
+  const noted = hosts.book.find(id)?.destination;
+  const places = new Set([null, ...hosts.named, ...(noted === undefined ? [] : [noted])]);
+  for (const reach of places) {
+    const { answer } = await reached(() => endedStatusAt(hosts.at(reach), id));
+    if (answer !== undefined) return answer;
+  }
+  return undefined;
 }
 
 /**

@@ -139,3 +139,12 @@ export function nbdUriOf(socketPath: string): string {
     )
   }`;
 }
+
+/** The last status of a migration that is done. */
+export function endedStatus(status: MigrationStatus): MigrationStatus {
+  return { ...status, phase: "done", disks: status.disks.map(ended), lastError: null };
+}
+
+function ended<T extends { readonly nbdUri: string | null; readonly enginePid: number | null }>(disk: T): T {
+  return { ...disk, nbdUri: null, enginePid: null, rateBytesPerSecond: 0, etaSeconds: 0 };
+}

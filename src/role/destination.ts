@@ -24,6 +24,7 @@ import { destinationJournal } from "./destination-journal.ts";
 import { DestinationRecords } from "./destination-records.ts";
 import { knownDisk } from "./disk-identity.ts";
 import { readDriver } from "./driver.ts";
+import { noteEnded, readEnded } from "./ended.ts";
 import { isActivated, setUpVolume, takeAway, undoAttach } from "./destination-setup.ts";
 import { askEngine, engineStatus, startEngine, stopEngine } from "./engine-process.ts";
 import {
@@ -45,7 +46,7 @@ import {
   refuseSameDisk,
   syncDisk,
 } from "./local-file.ts";
-import { type DestinationEntry, isAskedFor, type Replies, type Request } from "./messages.ts";
+import { type DestinationEntry, type EndedDisk, isAskedFor, type Replies, type Request } from "./messages.ts";
 
 const lockTimeoutMs = 60_000;
 export class DestinationRole {
@@ -222,7 +223,8 @@ export class DestinationRole {
     return this.#alone(async () => {
       const record = this.#records.read(id);
       const folders = this.#records.folders(id);
-      const status = await engineStatus(folders) ?? null;
+      const entry = await this.#entry(id);
+      const status = entry.engine;
       if (record.state !== "finishing") {
         if (status === null) throw notRunning(id);
         if (status.state !== "synced") throw new PreconditionError(`${id} is not synced yet`);
@@ -235,6 +237,7 @@ export class DestinationRole {
       if (!isInPlace(record.path, record)) throw displaced(record.path);
       // If an engine ended badly in an earlier attempt, nobody synced what it wrote last.
       syncDisk(record.path);
+      noteEnded(this.#folders, entry);
       removeRoleFolders(this.#folders, "destination", id);
       return { isDone: true, status };
     });
@@ -314,6 +317,10 @@ export class DestinationRole {
     const entry = entryOf(record, running);
     const isLost = running.engine !== null && record.state === "attached" && !isInPlace(record.path, record);
     return isLost ? { ...entry, problem: displaced(record.path).message } : entry;
+  }
+
+  ended({ id }: Request<"destination.ended">): EndedDisk[] {
+    return readEnded(this.#folders, id);
   }
 
   /** What is known without the journal. */

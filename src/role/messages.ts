@@ -164,6 +164,8 @@ export const requests = {
   "destination.finish": v.object({ id: idSchema }),
   "destination.abort": v.object({ id: idSchema, force: v.boolean() }),
   "destination.list": v.object({ id: v.optional(idSchema) }),
+  /** Of a migration, or one of its disks. */
+  "destination.ended": v.object({ id: idSchema }),
 
   /** The volume ends, to go back as the disk `as` of another migration. `force`: clients are disconnected. */
   "destination.freeze": v.object({ id: idSchema, as: idSchema, force: v.boolean() }),
@@ -306,6 +308,13 @@ export interface DestinationEntry {
   readonly remedy: string | null;
 }
 
+/** A disk whose migration is done: what its entry last was. */
+export interface EndedDisk {
+  /** ISO 8601, UTC. */
+  readonly endedAt: string;
+  readonly entry: DestinationEntry;
+}
+
 /** What each request is answered with. */
 export interface Replies extends HostReplies {
   "source.inspect": InspectedSource;
@@ -342,6 +351,8 @@ export interface Replies extends HostReplies {
   "destination.finish": { readonly isDone: boolean; readonly status: EngineStatus | null };
   "destination.abort": { readonly wasThere: boolean };
   "destination.list": DestinationEntry[];
+  /** Empty: it did not end here, or long ago. */
+  "destination.ended": EndedDisk[];
   "destination.freeze": null;
   /** `to`: up to where it is told; the disk's size at the end. */
   "destination.written": { readonly extents: readonly [number, number][]; readonly to: number };

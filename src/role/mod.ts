@@ -3,6 +3,7 @@ export type * from "./messages.ts";
 export { isMigrationId, maxDisks, migrationOf } from "./messages.ts";
 export { type AskOptions, type Host, isUnreachable } from "./asking.ts";
 export { describeUsers } from "./disk-users.ts";
+export { endedName } from "./ended.ts";
 export type { HostFacts } from "./host-messages.ts";
 export type { Finding } from "./survey/finding.ts";
 export { listIds, type RoleFolders, roleFolders } from "./layout.ts";

@@ -126,14 +126,16 @@ export class Dlsm {
     );
   }
 
-  /** Files that dlsm left in its folders (folders do not count). */
+  /** Files that dlsm left in its folders (folders do not count, nor the record of what ended). */
   leftovers(): string[] {
     try {
       return [this.environment.DLSM_STATE_DIR, this.environment.DLSM_RUN_DIR].flatMap((folder) =>
         existsSync(folder)
           ? readdirSync(folder, { recursive: true, encoding: "utf8" })
             .map((name) => join(folder, name))
-            .filter((path) => !statSync(path, { throwIfNoEntry: false })?.isDirectory())
+            .filter((path) =>
+              !path.endsWith("/ended") && !statSync(path, { throwIfNoEntry: false })?.isDirectory()
+            )
           : []
       );
     } catch (error) {

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { defineCommand } from "citty";
 import { PreconditionError } from "../../lib/errors.ts";
-import { allStatuses, findHosts, statusById } from "../../migration/mod.ts";
+import { allStatuses, findEnded, findHosts, statusById } from "../../migration/mod.ts";
 import { hostOption, idOf, jsonOption, parseHosts, repeated } from "../options.ts";
 import { reporterFor, type Session, showStatus, withSession } from "../session.ts";
 
@@ -25,7 +25,7 @@ export const status = defineCommand({
         const statuses = await statusesFor(session, id, isFirst);
         for (const status of statuses) showStatus(reporter, status);
         if (statuses.length === 0 && isFirst) reporter.message("info", "no migration on this machine");
-        if (!args.watch || statuses.length === 0) return;
+        if (!args.watch || statuses.every(({ phase }) => phase === "done")) return;
         isFirst = false;
         await sleep(watchMs, undefined, { signal: session.signal }).catch(() => {});
         if (session.signal.aborted) return;
@@ -40,7 +40,9 @@ async function statusesFor(session: Session, id: string | undefined, isFirst: bo
   try {
     return [await statusById({ ...session, ...await findHosts(session.hosts, id) }, id)];
   } catch (error) {
-    if (isFirst || !(error instanceof PreconditionError)) throw error;
-    return [];
+    if (!(error instanceof PreconditionError)) throw error;
+    const ended = isFirst ? await findEnded(session.hosts, id) : undefined;
+    if (isFirst && ended === undefined) throw error;
+    return ended === undefined ? [] : [ended];
   }
 }
