@@ -124,6 +124,7 @@ export async function setUp(context: Context, id: string): Promise<View> {
   try {
     for (;;) {
       const view = await observeKnown(context, id);
+      requireAnswers(view);
       const step = nextSetUpStep(view);
       if (step === undefined) return view;
       if (context.signal.aborted) break;
@@ -135,6 +136,15 @@ export async function setUp(context: Context, id: string): Promise<View> {
   }
   throw new InterruptedError(`interrupted while ${id} was being set up: nothing was handed over`, {
     hint: `go on with dlsm resume ${id}, or take it back with dlsm abort ${id}`,
+  });
+}
+
+/** A host that does not answer is no host without records. */
+function requireAnswers({ id, sourceProblem, destinationProblem }: View): void {
+  const problem = destinationProblem ?? sourceProblem;
+  if (problem === null) return;
+  throw new FailedError(`the set-up of ${id} was cut short: ${problem}`, {
+    hint: `when that host can be reached: dlsm resume ${id} goes on, dlsm abort ${id} takes it back`,
   });
 }
 
