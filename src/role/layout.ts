@@ -1,5 +1,6 @@
 /** Where the roles keep what; both kinds of folders are private (0700). */
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { syncFolder } from "../lib/atomic-file.ts";
 import { messageOf, PreconditionError } from "../lib/errors.ts";
@@ -40,7 +41,7 @@ export function makeNewRoleFolders(
     writeJournal(unnamed);
   } catch (cause) {
     rmSync(unnamed, { recursive: true, force: true });
-    throw new PreconditionError(messageOf(cause), {
+    throw new PreconditionError(`on ${hostname()}: ${messageOf(cause)}`, {
       hint:
         `nothing was changed: make space on the file system of ${dirname(state)}, or name another state ` +
         "folder in DLSM_STATE_DIR",
@@ -75,7 +76,13 @@ export function ownerOf(run: string): string | undefined {
 }
 
 function makeFolder(path: string, variable: string): void {
-  ensureFolder({ path, isShared: false }, "folder", variable);
+  try {
+    ensureFolder({ path, isShared: false }, "folder", variable);
+  } catch (error) {
+    if (!(error instanceof PreconditionError)) throw error;
+    const { message, hint } = error;
+    throw new PreconditionError(`on ${hostname()}: ${message}`, { ...(hint && { hint }), cause: error });
+  }
 }
 
 /** Throws PreconditionError if `longestSocket`, a path in the run folder, is longer than a socket's may be. */

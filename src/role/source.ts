@@ -344,6 +344,12 @@ function userError(error: unknown, { path, portal }: SourceRecord): unknown {
       { hint: "name one of this host's addresses with --portal (ip address lists them)", cause: error },
     );
   }
+  if (error.reason === "notInstalled") {
+    return new PreconditionError(`cannot export ${place(path)}: tgt is not installed on ${hostname()}`, {
+      hint: "install it there: apt install tgt",
+      cause: error,
+    });
+  }
   const message = `cannot export ${place(path)}: ${error.message}`;
   const isOurs = error.reason === "badReply" || error.reason === "startFailed" || error.reason === "timeout";
   const details = { hint: error.hint, cause: error };

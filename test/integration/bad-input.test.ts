@@ -455,7 +455,7 @@ asRoot("tgt is not installed", () =>
     const refusal = (args: string[]): Refusal => ({
       args,
       kind: "precondition",
-      says: [`cannot export ${at(dlsm.path("src"))}`, "tgtd is not installed on this host"],
+      says: [`cannot export ${at(dlsm.path("src"))}`, `tgt is not installed on ${hostname()}`],
       hint: ["apt install tgt"],
       prefix: ["unshare", "-m", "sh", "-c", hide, "sh"],
       environment: { TOOLS: tools.join(" "), NOTHING: dlsm.path("nothing") },

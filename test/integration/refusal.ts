@@ -39,7 +39,7 @@ export async function refuseAll(dlsm: Dlsm, refusals: readonly Refusal[]): Promi
   assert.equal(everythingOf(dlsm), before, "something was changed");
 }
 
-function checkRefusal({ args, kind, says, hint }: Refusal, { exitCode, stdout, stderr }: Ran): void {
+export function checkRefusal({ args, kind, says, hint }: Refusal, { exitCode, stdout, stderr }: Ran): void {
   const what = `dlsm ${args.join(" ")}\n${stdout}\n${stderr}`;
   assert.is(exitCode, exitCodes[kind], what);
   const lines = stdout.split("\n").filter((line) => line !== "");
