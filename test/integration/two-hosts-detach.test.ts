@@ -18,7 +18,7 @@ async function isFollowed(move: Move, id: string): Promise<void> {
   await move.to.wait(() => pidsOn(move.to, "driver").length === 1, "a driver in the background");
   const residentBytes = async (host: TestHost) => (await host.status(id))[0]!.disks[0]!.residentBytes;
   const first = await residentBytes(move.from);
-  await move.until(id, (status) => (status?.disks[0]!.residentBytes ?? 0) > first, "it goes on");
+  await move.until(id, (status) => (status?.disks[0].residentBytes ?? 0) > first, "it goes on");
   for (const host of [move.from, move.to]) assert.ok(await residentBytes(host) > first, host.name);
   await move.to.ok("limit", id, "off");
   await move.finished(id);

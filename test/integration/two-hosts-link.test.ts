@@ -67,7 +67,7 @@ forEachCut(
   async (move, how) => {
     const { net, from, to } = move;
     const { id } = await move.detached(from, "--bwlimit", "1MiB/s");
-    await move.until(id, (status) => (status?.disks[0]!.residentBytes ?? 0) > 1 << 20, "it syncs");
+    await move.until(id, (status) => (status?.disks[0].residentBytes ?? 0) > 1 << 20, "it syncs");
     // What is missing comes from here, so that all is here while the source is away.
     await to.ok("pause", id);
     await net.cut(from, how);
