@@ -19,6 +19,8 @@ export const status = defineCommand({
     const reporter = reporterFor(args);
     const id = args.id === undefined ? undefined : idOf({ id: args.id });
     const hosts = parseHosts(repeated(rawArgs, "--host"));
+    let isRead = true;
+    process.stdout.once("error", () => isRead = false);
     await withSession(reporter, { named: hosts }, async (session) => {
       let isFirst = true;
       for (;;) {
@@ -28,7 +30,7 @@ export const status = defineCommand({
         if (!args.watch || statuses.every(({ phase }) => phase === "done")) return;
         isFirst = false;
         await sleep(watchMs, undefined, { signal: session.signal }).catch(() => {});
-        if (session.signal.aborted) return;
+        if (session.signal.aborted || !isRead) return;
       }
     });
   },
