@@ -86,6 +86,9 @@ function problemOf(entry: DestinationEntry, source: SourceEntry | undefined): st
   if (entry.state === "aborting") return `its abort was cut short: dlsm abort ${entry.id} finishes it`;
   if (entry.goesBackAs !== null) {
     const id = migrationOf(entry.id);
+    if (entry.state === "thawing") {
+      return `it was going back, and that is being undone: dlsm resume ${id} finishes that`;
+    }
     return `it is going back as ${migrationOf(entry.goesBackAs)}: dlsm failback ${id} goes on with that, ` +
       `dlsm resume ${id} stays here`;
   }

@@ -2,7 +2,7 @@
  * The command that goes back is killed between any two of its steps, and so is the one that stays after all; then
  * either of them is given again. The disk is right wherever it is then used, and nothing is left.
  */
-import { chmodSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { suite } from "uvu";
@@ -21,8 +21,11 @@ import { WayBack } from "./way-back.ts";
 const test = suite("failback: killed");
 const withTgt = needing(test, ["tgtd"]);
 
-/** The sync gets nowhere: the volume stays one of which the source has a part. */
-const slow = ["--bwlimit", "16KiB/s"];
+/**
+ * The sync gets nowhere: the volume stays one of which the source has a part, until somebody reads all of it;
+ * then it is still there.
+ */
+const slow = ["--bwlimit", "16KiB/s", "--keep-source"];
 const silent = { write: () => true, isTTY: false } as never;
 const wishes = { force: false, portal: null, tunnel: false, begin: () => {} };
 
@@ -179,6 +182,8 @@ withTgt("who stays is killed at each step, and stays when told again", async () 
       await way.write(way.id, [[2 * MiB, MiB]]);
       const attached = { name: "destination.attach", when: "after" } as const;
       await killedAt(way, attached, (context) => failback(context, way.id, wishes));
+      const backId = await backIdOf(way);
+      assert.not.ok(existsSync(way.dlsm.socketOf(backId!)), "nobody is served before the hand-off");
       await killedAt(way, { name, when: "after" }, (context) => resume(context, way.id, false));
       await stays(way);
     });
@@ -275,29 +280,39 @@ withTgt(
   async () => {
     await WayBack.with(slow, async (way) => {
       await way.write(way.id, [[2 * MiB, MiB]]);
-      const point = { name: "destination.attach", when: "after" } as const;
-      await killedAt(way, point, (context) => failback(context, way.id, wishes));
-      writeFileSync(way.a, "somebody", { flag: "r+" });
+      await withHost(way, async (context) => {
+        const late: Host = {
+          ...context.source,
+          async ask(name, request, options) {
+            if (name === "destination.attach") writeFileSync(way.a, "somebody", { flag: "r+" });
+            return await context.source.ask(name, request, options);
+          },
+        };
+        await failback({ ...context, source: late, destination: late }, way.id, wishes).then(
+          () => assert.unreachable(),
+          (error) => assert.match(error.message, /was changed/),
+        );
+      });
       const again = (work: typeof failback | typeof resume) =>
         withHost(way, async (context) => {
           await (work === failback ? failback(context, way.id, wishes) : resume(context, way.id, false));
         });
       await again(failback).then(
         () => assert.unreachable(),
-        (error) => assert.match(error.message, /was changed/),
+        (error) => assert.match(error.message, /being undone/),
       );
       await again(resume).then(
         () => assert.unreachable(),
         (error) => assert.match(error.message, /was changed/),
       );
-      assert.match((await way.dlsm.status(way.id))!.lastError!, /going back as/);
+      assert.match((await way.dlsm.status(way.id))!.lastError!, /dlsm resume \w+ finishes that/);
       await execa("chattr", ["-i", way.a], { reject: false });
       chmodSync(way.a, way.modeOfA);
       writeFileSync(way.a, way.expected.subarray(0, 8), { flag: "r+" });
       await withHost(way, (context) => resume(context, way.id, true));
       await way.check(way.id);
-      await way.dlsm.ok("limit", way.id, "off");
-      await withHost(way, (context) => new Driver(context, way.id, { runsCommand: false }).run());
+      await way.dlsm.until(way.id, (status) => status?.phase === "synced", "all was read");
+      await way.dlsm.ok("cutover", way.id);
       assert.ok(readFileSync(way.b).equals(way.expected));
     });
   },

@@ -3,9 +3,11 @@ import { chmodSync, closeSync, openSync, readFileSync, statSync, writeFileSync, 
 import { execa } from "execa";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { MiB } from "../helpers/disk.ts";
+import { makeDisk, MiB } from "../helpers/disk.ts";
+import { Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { pidsOf } from "../helpers/processes.ts";
+import { NbdClient } from "./nbd-client.ts";
 import { sizeMiB, WayBack } from "./way-back.ts";
 
 const test = suite("failback");
@@ -52,7 +54,6 @@ withTgt("before all of it has left: it is in use at the old source while it come
     assert.equal((await way.dlsm.status(id))!.phase, "active");
     assert.is(await way.dlsm.status(way.id), undefined, "the old migration is gone");
     await way.write(id, [[3 * MiB, 4096], [13 * MiB + 512, 512]]);
-    await way.check(id);
 
     // Neither disk is whole now.
     const abort = await way.dlsm.run("abort", id, "--force");
@@ -60,11 +61,12 @@ withTgt("before all of it has left: it is in use at the old source while it come
     assert.match(abort.stderr, /neither of its two disks/);
     const again = await way.dlsm.run("failback", id);
     assert.is(again.exitCode, 3, again.stderr);
-    assert.match(again.stderr, /never had all of its data/);
+    assert.match(again.stderr, /never had all of its data/, again.stderr);
     const verify = await way.dlsm.run("verify", id);
     assert.is(verify.exitCode, 3, verify.stderr);
+    await way.check(id);
 
-    await way.dlsm.ok("limit", id, "off");
+    await way.dlsm.run("limit", id, "off");
     const last = await way.dlsm.until(
       id,
       (status) => status === undefined || status.phase === "released",
@@ -91,6 +93,33 @@ withTgt("there and back again, twice, with what was written on each side", async
     await way.dlsm.until(second.id, (status) => status === undefined, "back");
     way.checkA();
   });
+});
+
+withTgt("several disks go back together, each with what was written to it", async () => {
+  const dlsm = new Dlsm();
+  try {
+    const paths = [1, 2].map((at) => ({ from: dlsm.path(`a${at}.img`), to: dlsm.path(`b${at}.img`) }));
+    for (const { from } of paths) makeDisk(from, 4, [0, 1, 2]);
+    const expected = paths.map(({ from }) => readFileSync(from));
+    const disks = paths.flatMap(({ from, to }) => ["--disk", `${from}=${to}`]);
+    const { stdout } = await dlsm.ok("migrate", ...disks, "--keep-source", "--detach", "--json");
+    const { id } = JSON.parse(stdout.trim().split("\n").at(-1)!);
+    await dlsm.until(id, (status) => status?.phase === "synced", "synced");
+    for (const [at, content] of expected.entries()) {
+      const client = await NbdClient.connect(dlsm.socketOf(`${id}-${at + 1}`));
+      const data = Buffer.alloc(4096 * (at + 1), 0x77);
+      await client.write(MiB, data);
+      data.copy(content, MiB);
+      client.close();
+    }
+    const back = await dlsm.ok("failback", id, "--force", "--json");
+    const last = JSON.parse(back.stdout.trim().split("\n").at(-1)!);
+    assert.equal(last.disks.map(({ fetchedBytes }: never) => sumOf(fetchedBytes)), [4096, 8192]);
+    for (const [at, { from }] of paths.entries()) assert.ok(readFileSync(from).equals(expected[at]!), from);
+    await dlsm.nothingLeft();
+  } finally {
+    await dlsm.close();
+  }
 });
 
 async function refused(way: WayBack, message: RegExp, ...args: string[]): Promise<void> {
