@@ -144,6 +144,7 @@ export class Engine {
     try {
       await this.#volume.activate();
     } catch (cause) {
+      if (cause instanceof PreconditionError) throw cause;
       const { volumeId, path } = this.#config;
       throw new FailedError(
         `the hand-off of ${volumeId} cannot be written down: ${describeError(cause as Error, path)}`,
@@ -196,6 +197,11 @@ export class Engine {
 
   disconnectClients(): void {
     this.#server.dropAll();
+  }
+
+  /** False: it goes on, because the hand-off has happened, or is happening. True: it cannot happen any more. */
+  refuseActivation(): boolean {
+    return this.#volume.refuseActivation();
   }
 
   /** Ends in good order: clients see their socket close without a reply; everything is durable. */

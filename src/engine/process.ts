@@ -85,5 +85,11 @@ function handlers(engine: Engine, stop: () => Promise<void>): Handlers {
       await stop();
       return {};
     },
+    /** Answers at once: the end of the process says that it has stopped. */
+    stopUnlessActivated() {
+      const isStopping = engine.refuseActivation();
+      if (isStopping) void stop().catch(() => {}); // That it cannot ends the process, too.
+      return Promise.resolve({ isStopping });
+    },
   };
 }

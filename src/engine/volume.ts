@@ -13,6 +13,7 @@
  * step of the event loop; what follows is only waiting. A write is marked after its data is on the local disk
  * and before it is acknowledged.
  */
+import { PreconditionError } from "../lib/errors.ts";
 import type { BlockDevice, Extent } from "../nbd-server/device.ts";
 import { blocksOf } from "./blocks.ts";
 import { blockStatus, metaContexts } from "./block-status.ts";
@@ -69,6 +70,7 @@ export class Volume implements BlockDevice {
   readonly #checkpoints: Checkpoints;
   readonly #blockBytes: number;
   #activating: Promise<void> | undefined;
+  #isActivationRefused = false;
   readonly #wakeWriters = new Set<() => void>();
   #isSynced = false;
   #lastError: Error | undefined;
@@ -138,9 +140,15 @@ export class Volume implements BlockDevice {
     return this.#checkpoints.lastError ?? this.#lastError ?? this.sync.lastError;
   }
 
-  /** The hand-off: durable before the first block is kept. Any number of times. */
+  /**
+   * The hand-off: durable before the first block is kept. Any number of times. Rejects with PreconditionError
+   * after `refuseActivation`.
+   */
   activate(): Promise<void> {
     if (this.#store.activated) return Promise.resolve();
+    if (this.#isActivationRefused) {
+      return Promise.reject(new PreconditionError("the volume is being given up: it cannot be handed over"));
+    }
     this.#activating ??= this.#store.activate().then(
       () => {
         this.#options.onActivated?.();
@@ -151,6 +159,16 @@ export class Volume implements BlockDevice {
       },
     ).finally(() => this.#activating = undefined);
     return this.#activating;
+  }
+
+  /**
+   * From this turn of the event loop on there is no hand-off: whoever would make it by writing waits. False, and
+   * nothing is changed, if it has happened, or is being written down.
+   */
+  refuseActivation(): boolean {
+    if (this.#store.activated || this.#activating !== undefined) return false;
+    this.#isActivationRefused = true;
+    return true;
   }
 
   async read(offset: number, length: number): Promise<readonly Uint8Array[]> {
@@ -240,7 +258,9 @@ export class Volume implements BlockDevice {
 
   /** Rejects when the client is gone: the write of somebody who gave up must not come after the hand-off. */
   async #waitForActivation(client?: AbortSignal): Promise<void> {
-    if (this.#options.activation === "first-write") return await this.activate();
+    if (this.#options.activation === "first-write" && !this.#isActivationRefused) {
+      return await this.activate();
+    }
     await new Promise<void>((resolve, reject) => {
       const giveUp = () => {
         this.#wakeWriters.delete(wake);

@@ -106,6 +106,30 @@ test("explicit: a write whose client is gone before activation never happens", a
   same(disk.bytes, source.bytes, "the source's content");
 });
 
+test("a refused activation: neither a command nor a first write makes the hand-off", async () => {
+  const { volume, disk } = await setUp(13, { activation: "first-write" });
+  assert.is(volume.refuseActivation(), true);
+  const client = new AbortController();
+  const write = volume.write(0, new Uint8Array(4096).fill(9), false, client.signal);
+  await volume.activate().then(() => assert.unreachable(), (error) => assert.match(error.message, /given up/));
+  assert.is(volume.refuseActivation(), true, "any number of times");
+  assert.equal([volume.activated, disk.bytes[0]], [false, 0]);
+  client.abort();
+  await write.then(() => assert.unreachable(), (error) => assert.is(error.code, "ECANCELED"));
+});
+
+test("an activation is not refused once a write has begun it", async () => {
+  const { volume, disk, files } = await setUp(14, { activation: "first-write" });
+  const gate = Promise.withResolvers<void>();
+  files.durable.sync = () => gate.promise;
+  const write = volume.write(0, new Uint8Array(4096).fill(9), false);
+  assert.is(volume.refuseActivation(), false, "it is being written down");
+  gate.resolve();
+  await write;
+  assert.is(volume.refuseActivation(), false);
+  assert.equal([volume.activated, disk.bytes[0]], [true, 9]);
+});
+
 test("a pause from before activation holds after it, until it is lifted", async () => {
   const { volume, store } = await setUp(9);
   volume.sync.pause();
