@@ -127,9 +127,13 @@ export async function goOn(
   options: { readonly force: boolean; readonly detach: boolean },
 ): Promise<void> {
   const { reporter } = session;
+  const { book } = session.hosts;
+  const command = book.find(id)?.handoffCommand ?? null;
   let isHandedOver;
   try {
-    isHandedOver = await handOffNew(session, await observeKnown(session, id), options.force);
+    const view = await observeKnown(session, id);
+    isHandedOver = await handOffNew(session, view, { isForced: options.force, command });
+    if (isHandedOver) book.forgetCommand(id);
   } catch (error) {
     await forgetIfGone(session, id);
     throw error;
@@ -154,7 +158,8 @@ export async function goOn(
 export async function follow(session: Session & Context, id: string): Promise<void> {
   const { reporter, signal, destination, hosts } = session;
   try {
-    report(reporter, id, await new Driver(session, id, { runsCommand: true }).run());
+    const handoffCommand = hosts.book.find(id)?.handoffCommand ?? null;
+    report(reporter, id, await new Driver(session, id, { handoffCommand }).run());
     hosts.book.remove(id);
   } catch (error) {
     if (!signal.aborted) throw error;

@@ -97,7 +97,7 @@ class Move {
       portal: null,
       tunnel: false,
       handoff: "now",
-      handoffCommand: null,
+      isByCommand: false,
       activation: "explicit",
       blockBytes: 4096,
       bytesPerSecond: Math.ceil(disk.layout.dataBytes / limitedSyncSeconds),
@@ -110,8 +110,8 @@ class Move {
     let driving: Promise<Outcome> | undefined;
     let problem: unknown;
     try {
-      await handOffNew(context, await setUp(context, id), false);
-      driving = new Driver(context, id, { runsCommand: false }).run();
+      await handOffNew(context, await setUp(context, id), { isForced: false, command: null });
+      driving = new Driver(context, id, { handoffCommand: null }).run();
       driving.catch((error) => {
         problem ??= error;
         this.#stop.abort();

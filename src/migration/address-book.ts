@@ -14,6 +14,8 @@ const addressesSchema = v.object({
   /** As ssh reaches them from here; null: this machine. */
   source: v.nullable(v.string()),
   destination: v.nullable(v.string()),
+  /** What the user gave as `--handoff-command`: it is only ever run here, and from here. */
+  handoffCommand: v.optional(v.nullable(v.string()), null),
 });
 export type Addresses = v.InferOutput<typeof addressesSchema>;
 
@@ -40,6 +42,14 @@ export class AddressBook {
   add(id: string, addresses: Addresses): void {
     ensureFolder({ path: this.#folder, isShared: false }, "folder", "DLSM_STATE_DIR");
     this.#journal(id).write(addresses);
+  }
+
+  /** After it has been run; an entry without it that says nothing else goes. */
+  forgetCommand(id: string): void {
+    const known = this.find(id);
+    if (known === undefined || known.handoffCommand === null) return;
+    if (known.source === null && known.destination === null) this.remove(id);
+    else this.add(id, { ...known, handoffCommand: null });
   }
 
   remove(id: string): void {

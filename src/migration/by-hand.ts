@@ -67,7 +67,6 @@ export async function attachByTicket(
     destinationReach: null,
     options: {
       handoff: request.handoff ?? "manual",
-      handoffCommand: null,
       verify: false,
       holdCutover: request.holdCutover,
       byTicket: true,

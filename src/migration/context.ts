@@ -49,7 +49,9 @@ export async function statusById(context: Context, id: string): Promise<Migratio
 export async function endedStatusAt(destination: Host, id: string): Promise<MigrationStatus | undefined> {
   const disks = await destination.ask("destination.ended", { id }, lookOptions(destination));
   const entries = disks.map(({ entry }) => entry);
-  return entries.length === 0 ? undefined : endedStatus(statusOf(viewOf(id, [], entries)));
+  return entries.length === 0
+    ? undefined
+    : endedStatus(statusOf(viewOf(id, [], entries)), entries[0].driverNote);
 }
 
 export interface Reached<T> {

@@ -4,8 +4,9 @@
  * the background. A host that cannot be reached is waited for; what the other one can do is done meanwhile.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { FailedError, messageOf, PreconditionError, UnreachableError } from "../lib/errors.ts";
+import { FailedError, LockedError, messageOf, PreconditionError, UnreachableError } from "../lib/errors.ts";
 import type { MigrationStatus } from "../report/mod.ts";
+import { RpcTimeoutError } from "../rpc/mod.ts";
 import { type Context, endedStatusAt, lookOptions, observe, type Reached, reached } from "./context.ts";
 import { nextSteps, type Step } from "./machine.ts";
 import { endedStatus, statusOf } from "./status.ts";
@@ -31,8 +32,8 @@ export interface Outcome {
 }
 
 export interface DriveOptions {
-  /** Run the hand-off command, if it was not run yet; only where the user gave it. */
-  readonly runsCommand: boolean;
+  /** The hand-off command, run if it was not yet; only where the user gave it. */
+  readonly handoffCommand: string | null;
   /** End instead of following when another process drives. */
   readonly isBackground?: boolean;
 }
@@ -48,6 +49,8 @@ export class Driver {
   #restarts = 0;
   #lastWarning: string | null = null;
   #note: string | null = null;
+  /** The last that was seen done to a source after its hand-off. */
+  #danger: string | null = null;
   #status: MigrationStatus | undefined;
   #comparedBytes: number | undefined;
 
@@ -68,8 +71,11 @@ export class Driver {
         if (end !== undefined) return { end, status: this.#status, comparedBytes: this.#comparedBytes };
         await sleep(pollMs, undefined, { signal });
       }
+    } catch (error) {
+      if (!signal.aborted) await this.#lastWords(error);
+      throw error;
     } finally {
-      if (!signal.aborted) await this.#leave(false);
+      if (!signal.aborted || this.#options.isBackground === true) await this.#leave(false);
     }
   }
 
@@ -129,9 +135,10 @@ export class Driver {
   /** True when the migration is over. */
   async #doSteps(view: View): Promise<boolean> {
     const steps = nextSteps(view, { lost: this.#lost(view) })
-      .filter(({ name }) => name !== "command" || this.#options.runsCommand);
+      .filter(({ name }) => name !== "command" || this.#options.handoffCommand !== null);
     let finished = 0;
-    let note = view.sourceProblem;
+    this.#danger = dangerOf(view) ?? this.#danger;
+    let note = view.sourceProblem ?? this.#danger;
     for (const step of steps) {
       this.#context.signal.throwIfAborted();
       if (view.sourceProblem !== null && needsSource.has(step.name)) continue;
@@ -141,8 +148,6 @@ export class Driver {
         if (!isWaitedOut(error, step) && !await this.#hasEngineEnded(view)) throw error;
         note = messageOf(error);
         this.#warnOnce(note);
-        // What follows the step that does not go is for later, too.
-        break;
       }
     }
     await this.#tell(note);
@@ -164,7 +169,12 @@ export class Driver {
       this.#countRestart("tgtd");
       this.#lostSinceMs.delete(step.id);
     }
-    const { isFinished = false, comparedBytes } = await doStep(this.#context, view, step);
+    const { isFinished = false, comparedBytes } = await doStep(
+      this.#context,
+      view,
+      step,
+      this.#options.handoffCommand,
+    );
     if (comparedBytes !== undefined) this.#comparedBytes = (this.#comparedBytes ?? 0) + comparedBytes;
     return isFinished;
   }
@@ -181,7 +191,7 @@ export class Driver {
   }
 
   #ended(): "done" {
-    this.#status = endedStatus(this.#status!);
+    this.#status = endedStatus(this.#status!, this.#danger);
     return "done";
   }
 
@@ -202,6 +212,15 @@ export class Driver {
     this.#lastWarning = problem;
   }
 
+  /** Why it ends before the migration does, for whoever looks afterwards. */
+  async #lastWords(error: unknown): Promise<void> {
+    try {
+      await this.#tell(messageOf(error));
+    } catch {
+      // The host may be what failed.
+    }
+  }
+
   /** For those who ask for the status elsewhere. */
   async #tell(note: string | null): Promise<void> {
     if (note === this.#note) return;
@@ -220,6 +239,7 @@ export class Driver {
 }
 
 const needsSource: ReadonlySet<Step["name"]> = new Set([
+  "handOff",
   "fence",
   "settle",
   "startExport",
@@ -227,10 +247,16 @@ const needsSource: ReadonlySet<Step["name"]> = new Set([
   "release",
 ]);
 
-/** The source is away, or still in use after another volume was handed over already: both pass. */
+/** A host is away or busy, or a source is still in use when it is to be handed over: all of that passes. */
 function isWaitedOut(error: unknown, { name }: Step): boolean {
-  if (error instanceof UnreachableError) return true;
+  const isAway = error instanceof UnreachableError || error instanceof RpcTimeoutError;
+  if (isAway || error instanceof LockedError) return true;
   return name === "handOff" && error instanceof PreconditionError;
+}
+
+/** What was done to a source after its hand-off; null if nothing was. */
+function dangerOf({ disks }: View): string | null {
+  return disks.find(({ source }) => source?.danger != null)?.source?.danger ?? null;
 }
 
 /** When a host that could not be reached is asked again. */

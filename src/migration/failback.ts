@@ -37,7 +37,8 @@ import { requireBothHosts, requireFailback } from "./failback-check.ts";
 import { backDiskOf, backIdOf, turned, undoFailback } from "./failback-undo.ts";
 import { chooseNetwork, type NetworkWishes } from "./network.ts";
 import { handOffNew, newId, setUp } from "./start.ts";
-import { handOff, settle } from "./steps.ts";
+import { handOff } from "./hand-off.ts";
+import { settle } from "./steps.ts";
 import { destinationsOf, type View } from "./view.ts";
 
 /** A driver notices within a second that it has nothing more to do, unless it waits for a host. */
@@ -87,7 +88,7 @@ async function goBack(context: Context, view: View, backId: string, request: Fai
     await freeze(context, view, backId, request.force);
     await plan(context, view, found, { ...request, backId });
     const ready = await setUp(back, backId);
-    await handOffNew(back, ready, request.force);
+    await handOffNew(back, ready, { isForced: request.force, command: null });
   }
   for (const entry of destinationsOf(await observeKnown(back, backId))) await settle(back, entry);
 }
@@ -147,7 +148,6 @@ async function plan(
       destinationReach,
       options: {
         handoff: "now",
-        handoffCommand: null,
         // A disk that never had everything cannot be compared.
         verify: entry.options.verify && isWhole,
         holdCutover: false,

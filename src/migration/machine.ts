@@ -10,8 +10,8 @@
  * | planned, not exported                | export       | source: journal, tgtd, target           | source.release   |
  * | planned, exported, goes back         | seed         | destination: map, out of the old one    | destination.abort|
  * | planned, exported (and seeded)       | attach       | destination: disk, map, engine          | destination.abort|
- * | attached (all), hand-off by command  | command      | runs it, then handOff                   |                  |
- * | attached (all), hand-off now, or one disk was written to | handOff | fences each source, then activates each volume | before the first activation: source.unfence |
+ * | attached (all), hand-off by command  | command      | runs it; destination: journal           |                  |
+ * | attached (all), hand-off now or decided, or one disk was written to | handOff | fences each source, then activates each volume | before the first activation: source.unfence |
  * | without its engine                   | startEngine  | destination: starts it on its map       |                  |
  * | out of reach of its source, tgtd gone| startExport  | source: starts tgtd; tells the engine   |                  |
  * | active by a first write, not fenced   | fence        | source: journal, read-only, baseline    | source.unfence   |
@@ -105,7 +105,8 @@ export function nextSteps(view: View, circumstances: Circumstances): Step[] {
     return step === undefined ? [] : [step];
   });
   const handOff = handOffStep(view, entries);
-  return handOff === undefined ? steps : [handOff, ...steps];
+  // Last: it may have to wait for somebody who still uses a source.
+  return handOff === undefined ? steps : [...steps, handOff];
 }
 
 /** How the limit is shared now: equal parts for the disks that are not synced. Null: no limit. */
@@ -160,8 +161,8 @@ function handOffStep(view: View, entries: readonly DestinationEntry[]): Step | u
   const waiting = entries.filter((entry) => phaseOf(entry) === "attached");
   if (waiting.length === 0 || waiting.some(({ engine }) => engine === null)) return undefined;
   const hasBegun = waiting.length < entries.length;
-  const { handoff } = entries[0].options;
-  if (hasBegun || handoff === "now") return { name: "handOff", id: view.id };
+  const { options: { handoff }, isHandoffDecided } = entries[0];
+  if (hasBegun || isHandoffDecided || handoff === "now") return { name: "handOff", id: view.id };
   return handoff === "command" ? { name: "command", id: view.id } : undefined;
 }
 
@@ -179,7 +180,9 @@ function requireWhole(view: View): DestinationEntry {
     });
   }
   const areEnding = entries.every((entry) => phaseOf(entry) === "released");
-  if (entries.length < first.diskCount && !areEnding) {
+  // Where one was handed over there is only the way on, with those that are left.
+  const isActive = entries.some(({ isActivated }) => isActivated);
+  if (entries.length < first.diskCount && !areEnding && !isActive) {
     throw new FailedError(
       `of the ${first.diskCount} disks of ${view.id} only ${entries.length} are here: its planning or its ` +
         "abort was cut short",

@@ -1,13 +1,14 @@
 /** Setting a migration up: what can be checked is checked, then planned, exported, attached, handed over. */
 import { randomInt } from "node:crypto";
-import { FailedError, InterruptedError, messageOf, PreconditionError } from "../lib/errors.ts";
+import { FailedError, InterruptedError, LockedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { formatSize } from "../lib/units.ts";
 import type { Reporter } from "../report/mod.ts";
 import { describeUsers, type InspectedSource, type MigrationOptions, type Plan } from "../role/mod.ts";
 import { type Context, observe, observeKnown } from "./context.ts";
 import { nextSetUpStep } from "./machine.ts";
 import { chooseNetwork, type NetworkWishes } from "./network.ts";
-import { doSetUpStep, doStep, handOff } from "./steps.ts";
+import { handOff, runHandoffCommand } from "./hand-off.ts";
+import { doSetUpStep } from "./steps.ts";
 import { destinationsOf, diskIds, phaseOf, type View } from "./view.ts";
 
 export interface MigrateRequest extends NetworkWishes {
@@ -16,7 +17,8 @@ export interface MigrateRequest extends NetworkWishes {
   readonly disks: readonly { readonly source: string; readonly destination: string }[];
   /** Undefined: now, if nobody has a source open for writing. */
   readonly handoff: "now" | "manual" | undefined;
-  readonly handoffCommand: string | null;
+  /** A command of the user's is the hand-off. */
+  readonly isByCommand: boolean;
   readonly activation: "explicit" | "first-write";
   readonly blockBytes: number;
   /** For all disks together. */
@@ -32,8 +34,7 @@ export interface MigrateRequest extends NetworkWishes {
 export async function planMigration(context: Context, request: MigrateRequest): Promise<void> {
   const { destination } = context;
   const options: MigrationOptions = {
-    handoff: request.handoffCommand !== null ? "command" : request.handoff ?? "now",
-    handoffCommand: request.handoffCommand,
+    handoff: request.isByCommand ? "command" : request.handoff ?? "now",
     verify: request.verify,
     holdCutover: request.holdCutover || request.keepSource,
     byTicket: false,
@@ -121,6 +122,11 @@ function checkSpace(
 
 /** From the plan to the attached volumes; on failure everything is taken away again and the error thrown. */
 export async function setUp(context: Context, id: string): Promise<View> {
+  if (!await context.destination.ask("driver.take", { id })) {
+    throw new LockedError(`${id} is being set up by another command`, {
+      hint: `see dlsm status ${id}`,
+    });
+  }
   try {
     for (;;) {
       const view = await observeKnown(context, id);
@@ -153,7 +159,11 @@ function requireAnswers({ id, sourceProblem, destinationProblem }: View): void {
  * somebody has to `activate`). If it is to be now and cannot, everything is taken back: a command that is
  * refused has changed nothing.
  */
-export async function handOffNew(context: Context, view: View, isForced: boolean): Promise<boolean> {
+export async function handOffNew(
+  context: Context,
+  view: View,
+  { isForced, command }: { readonly isForced: boolean; readonly command: string | null },
+): Promise<boolean> {
   const entries = destinationsOf(view);
   if (entries.every((entry) => phaseOf(entry) !== "attached")) return true;
   const [{ options }] = entries;
@@ -161,7 +171,15 @@ export async function handOffNew(context: Context, view: View, isForced: boolean
     case "manual":
       return false;
     case "command":
-      await doStep(context, view, { name: "command", id: view.id });
+      if (command === null) return false;
+      await runHandoffCommand(context, view, command);
+      try {
+        await handOff(context, view, isForced);
+      } catch (error) {
+        // The command has been run: that is not nothing.
+        if (!(error instanceof PreconditionError)) throw error;
+        throw new FailedError(error.message, { hint: error.hint, cause: error });
+      }
       return true;
     case "now":
       try {

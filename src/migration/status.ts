@@ -81,9 +81,11 @@ function diskStatus(entry: DestinationEntry, source: SourceEntry | undefined): D
 /** What holds the migration up, in words; null if nothing does. */
 function problemOf(entry: DestinationEntry, source: SourceEntry | undefined): string | null {
   if (entry.state === "planned" || entry.state === "attaching") {
-    return "the command that set it up was cut short";
+    return entry.driverPid === null ? "the command that set it up was cut short" : null;
   }
-  if (entry.state === "aborting") return `its abort was cut short: dlsm abort ${entry.id} finishes it`;
+  if (entry.state === "aborting") {
+    return `its abort was cut short: dlsm abort ${migrationOf(entry.id)} finishes it`;
+  }
   if (entry.goesBackAs !== null) {
     const id = migrationOf(entry.id);
     if (entry.state === "thawing") {
@@ -129,7 +131,7 @@ function exportStatus({ id, disks, destinationProblem }: View): MigrationStatus 
 
 function exportProblem({ id, state, problem, danger, tgtdPid }: SourceEntry): string | null {
   if (problem !== null) return problem;
-  if (state === "releasing") return `its release was cut short: dlsm release ${id} finishes it`;
+  if (state === "releasing") return `its release was cut short: dlsm release ${migrationOf(id)} finishes it`;
   if (danger !== null) return danger;
   return tgtdPid === null ? "tgtd, which exports it, does not run" : null;
 }
@@ -143,9 +145,9 @@ export function nbdUriOf(socketPath: string): string {
   }`;
 }
 
-/** The last status of a migration that is done. */
-export function endedStatus(status: MigrationStatus): MigrationStatus {
-  return { ...status, phase: "done", disks: status.disks.map(ended), lastError: null };
+/** The last status of a migration that is done; `danger`: what was seen done to its source meanwhile. */
+export function endedStatus(status: MigrationStatus, danger: string | null): MigrationStatus {
+  return { ...status, phase: "done", disks: status.disks.map(ended), lastError: danger };
 }
 
 function ended<T extends { readonly nbdUri: string | null; readonly enginePid: number | null }>(disk: T): T {

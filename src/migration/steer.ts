@@ -5,7 +5,8 @@ import { type Context, observeKnown } from "./context.ts";
 import { backIdOf, turned, undoFailback } from "./failback-undo.ts";
 import { goesBack, isSyncing, nextSetUpStep } from "./machine.ts";
 import { setUp } from "./start.ts";
-import { handOff, settle } from "./steps.ts";
+import { handOff } from "./hand-off.ts";
+import { settle } from "./steps.ts";
 import { destinationsOf, phaseOf, type View } from "./view.ts";
 
 /**

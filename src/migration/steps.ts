@@ -1,12 +1,11 @@
 /** The steps of the state machine (machine.ts) done on the hosts; each can be repeated. */
-import { execa } from "execa";
-import { FailedError, messageOf, PreconditionError } from "../lib/errors.ts";
-import { type DestinationEntry, type Host, migrationOf, type Replies } from "../role/mod.ts";
+import { FailedError, PreconditionError } from "../lib/errors.ts";
+import type { DestinationEntry, Host, Replies } from "../role/mod.ts";
 import type { Context } from "./context.ts";
+import { handOff, runHandoffCommand } from "./hand-off.ts";
 import { shareOf, type Step } from "./machine.ts";
-import { nbdUriOf } from "./status.ts";
 import { requireSame, verify } from "./verify.ts";
-import { destinationsOf, phaseOf, type View } from "./view.ts";
+import { destinationsOf, type View } from "./view.ts";
 
 const probeTimeoutMs = 5_000;
 
@@ -55,13 +54,17 @@ export interface Done {
   readonly comparedBytes?: number;
 }
 
-/** Does one step of driving. */
-export async function doStep(context: Context, view: View, { name, id }: Step): Promise<Done> {
+/** Does one step of driving. `command`: the user's, for the step of that name. */
+export async function doStep(
+  context: Context,
+  view: View,
+  { name, id }: Step,
+  command: string | null = null,
+): Promise<Done> {
   const { source, destination } = context;
   switch (name) {
     case "command":
-      await runHandoffCommand(context, view);
-      await handOff(context, view, false);
+      if (command !== null) await runHandoffCommand(context, view, command);
       return {};
     case "handOff":
       await handOff(context, view, false);
@@ -109,29 +112,6 @@ export async function doStep(context: Context, view: View, { name, id }: Step): 
   }
 }
 
-/**
- * The hand-off of all disks. Each source is fenced first: refused while somebody can still write one of them
- * (then the fences are undone), unless forced. From the first volume that is activated it can only go forward.
- */
-export async function handOff(context: Context, view: View, isForced: boolean): Promise<void> {
-  const entries = destinationsOf(view);
-  const waiting = entries.filter((entry) => phaseOf(entry) === "attached");
-  const isFirst = waiting.length === entries.length;
-  const fenced: string[] = [];
-  try {
-    for (const { id, options } of waiting) {
-      if (options.byTicket) continue;
-      fenced.push(id);
-      await context.source.ask("source.fence", { id, force: isForced });
-    }
-    for (const { failback } of waiting) await requireUnchanged(context, failback?.of);
-  } catch (error) {
-    if (isFirst) await unfence(context, fenced);
-    throw error;
-  }
-  for (const { id } of waiting) await context.destination.ask("destination.activate", { id });
-}
-
 /** Sets each of these disks' share of the limit. */
 export async function share(
   { destination }: Context,
@@ -141,25 +121,6 @@ export async function share(
   const bytesPerSecond = shareOf(destinationsOf(view));
   for (const { id, totalBytesPerSecond } of entries) {
     await destination.ask("destination.limit", { id, bytesPerSecond, totalBytesPerSecond });
-  }
-}
-
-/** Of the disk that goes back only what was written comes again: the rest must be as it was left. */
-async function requireUnchanged({ destination }: Context, of: string | undefined): Promise<void> {
-  const change = of === undefined ? null : await destination.ask("source.changed", { id: of });
-  if (change === null) return;
-  throw new PreconditionError(`the disk cannot go back to what it was: ${change}`, {
-    hint: `stay with dlsm resume ${migrationOf(of!)}, or move the whole disk there with a new migration`,
-  });
-}
-
-async function unfence({ source, reporter }: Context, ids: readonly string[]): Promise<void> {
-  for (const id of ids) {
-    try {
-      await source.ask("source.unfence", { id });
-    } catch (error) {
-      reporter.message("warn", `the source of ${id} may still be read-only: ${messageOf(error)}`);
-    }
   }
 }
 
@@ -177,38 +138,6 @@ async function requirePortal(
       hint:
         "open that in the firewall (--portal IP:PORT names the port), name an address of the source that " +
         "the destination can reach with --portal, or send the data through ssh with --tunnel",
-    },
-  );
-}
-
-async function runHandoffCommand(context: Context, view: View): Promise<void> {
-  const { id } = view;
-  const entries = destinationsOf(view);
-  const [first] = entries;
-  const command = first.options.handoffCommand ?? "true";
-  context.reporter.message("info", `running the hand-off command: ${command}`);
-  const { exitCode, signal, failed } = await execa("/bin/sh", ["-c", command], {
-    reject: false,
-    stdin: "ignore",
-    // Its output is for the log; stdout may carry the command's JSON.
-    stdout: 2 as never,
-    stderr: 2 as never,
-    env: {
-      DLSM_ID: id,
-      DLSM_NBD_SOCKET: first.nbdSocket,
-      DLSM_NBD_URI: nbdUriOf(first.nbdSocket),
-      DLSM_SOURCE: first.source.path,
-      DLSM_SOURCE_HOST: first.source.host,
-      DLSM_DESTINATION: first.destination.path,
-      DLSM_DESTINATION_HOST: first.destination.host,
-    },
-  });
-  if (!failed) return;
-  throw new FailedError(
-    `the hand-off command ended with ${signal ?? `exit code ${exitCode}`}: nothing was handed over`,
-    {
-      hint:
-        `try again with dlsm resume ${id}, hand over with dlsm activate ${id}, or give up with dlsm abort ${id}`,
     },
   );
 }

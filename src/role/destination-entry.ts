@@ -41,6 +41,7 @@ export function entryOf(record: DestinationRecord, { host, driver, ...running }:
     diskCount: plan.diskCount,
     network: plan.network,
     totalBytesPerSecond: record.totalBytesPerSecond,
+    isHandoffDecided: record.isHandoffDecided,
     sizeBytes: plan.sizeBytes,
     blockBytes: plan.blockBytes,
     verified: record.verified,
@@ -72,7 +73,6 @@ export function brokenEntry(error: unknown, { host, driver, ...running }: Runnin
     destination: { ...unknown, host },
     options: {
       handoff: "manual",
-      handoffCommand: null,
       verify: false,
       holdCutover: false,
       byTicket: false,
@@ -81,6 +81,7 @@ export function brokenEntry(error: unknown, { host, driver, ...running }: Runnin
     diskCount: 1,
     network: { portal: { address: "", port: 0 }, allow: "", tunnel: null },
     totalBytesPerSecond: null,
+    isHandoffDecided: false,
     sizeBytes: running.engine?.sizeBytes ?? 0,
     blockBytes: running.engine?.blockBytes ?? 0,
     verified: null,

@@ -28,6 +28,7 @@ const destinationRecordSchema = v.object({
   /** Of a disk that goes back (its plan says so): how far its map is made, and whether its old migration is gone. */
   seededBytes: v.optional(v.number(), 0),
   isSettled: v.optional(v.boolean(), false),
+  isHandoffDecided: v.optional(v.boolean(), false),
   verified: v.nullable(v.picklist(["same", "different"])),
   isReleased: v.boolean(),
   /** Limit of the background sync of all disks together, as it is now. */

@@ -86,6 +86,7 @@ export class DestinationRole {
             state: "planned",
             verified: null,
             isReleased: false,
+            isHandoffDecided: false,
             goesBackAs: null,
             seededBytes: 0,
             isSettled: false,
@@ -168,6 +169,13 @@ export class DestinationRole {
       });
     }
     return this.#ask(id, "activate");
+  }
+
+  decideHandoff({ id }: Request<"destination.decideHandoff">): Promise<null> {
+    return this.#alone(() => {
+      this.#records.write({ ...this.#records.read(id), isHandoffDecided: true });
+      return Promise.resolve(null);
+    });
   }
 
   pause({ id }: Request<"destination.pause">): Promise<EngineStatus> {

@@ -59,12 +59,13 @@ export class DriverRole {
 }
 
 export interface DriverFile {
-  readonly pid: number;
-  /** What holds it up. */
+  /** Null: it has ended. */
+  readonly pid: number | null;
+  /** What holds it up, or why it ended. */
   readonly note: string | null;
 }
 
-/** The driver of a disk's migration; undefined if none runs. */
+/** The driver of a disk's migration, or the last one; undefined if there was none. */
 export function readDriver(folders: RoleFolders, diskId: string): DriverFile | undefined {
   const lead = leadFolders(folders, migrationOf(diskId));
   try {
@@ -72,7 +73,7 @@ export function readDriver(folders: RoleFolders, diskId: string): DriverFile | u
       readonly process: ProcessId;
       readonly note: string | null;
     };
-    return isRunning(id) ? { pid: id.pid, note } : undefined;
+    return { pid: isRunning(id) ? id.pid : null, note };
   } catch {
     return undefined;
   }

@@ -19,11 +19,7 @@ const endedSchema = v.array(
 
 export function noteEnded(folders: RoleFolders, entry: DestinationEntry): void {
   const others = readEnded(folders).filter((each) => each.entry.id !== entry.id);
-  const ended: EndedDisk = {
-    endedAt: new Date().toISOString(),
-    // The command may hold what is nobody's business any more.
-    entry: { ...entry, options: { ...entry.options, handoffCommand: null } },
-  };
+  const ended: EndedDisk = { endedAt: new Date().toISOString(), entry };
   try {
     journal(folders).write([...others, ended].slice(-maxEnded));
   } catch {

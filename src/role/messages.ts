@@ -52,8 +52,6 @@ export const handoffs = ["now", "manual", "command"] as const;
 /** What the migration was asked to do; kept with the destination, so that `resume` needs nothing else. */
 export const migrationOptionsSchema = v.object({
   handoff: v.picklist(handoffs),
-  /** Run (by sh) to make the user of the disk move; with the hand-off "command" only. */
-  handoffCommand: v.nullable(v.string()),
   verify: v.boolean(),
   holdCutover: v.boolean(),
   /** The source belongs to another run of dlsm that only a ticket connects with this one. */
@@ -148,6 +146,8 @@ export const requests = {
     force: v.boolean(),
   }),
   "destination.activate": v.object({ id: idSchema }),
+  /** What was to happen before the hand-off has: only the hand-off is left. */
+  "destination.decideHandoff": v.object({ id: idSchema }),
   "destination.pause": v.object({ id: idSchema }),
   "destination.resume": v.object({ id: idSchema }),
   /** This disk's share of the limit, and the limit of all disks together. */
@@ -236,6 +236,8 @@ export interface Fenced {
   readonly notes: readonly string[];
   /** Who can write it all the same; empty unless forced. */
   readonly users: readonly DiskUser[];
+  /** It was fenced before. */
+  readonly stood: boolean;
 }
 
 export interface InspectedDestination {
@@ -291,6 +293,8 @@ export interface DestinationEntry {
   readonly blockBytes: number;
   /** The hand-off has happened. */
   readonly isActivated: boolean;
+  /** Nothing has to happen before it any more: the user's command has ended well. */
+  readonly isHandoffDecided: boolean;
   readonly verified: "same" | "different" | null;
   readonly isReleased: boolean;
   readonly mayCutOver: boolean;
@@ -336,6 +340,7 @@ export interface Replies extends HostReplies {
   "destination.attach": DestinationEntry;
   "destination.ensure": DestinationEntry;
   "destination.activate": EngineStatus;
+  "destination.decideHandoff": null;
   "destination.pause": EngineStatus;
   "destination.resume": EngineStatus;
   "destination.limit": EngineStatus;

@@ -8,7 +8,7 @@ import { isOtherDisk } from "./disk-identity.ts";
 import { describeUsers, diskUsers } from "./disk-users.ts";
 import { giveBack, liftImmutable, originalOf, protect } from "./fence.ts";
 import { takeBaseline } from "./fence-watch.ts";
-import type { Fenced } from "./messages.ts";
+import { type Fenced, migrationOf } from "./messages.ts";
 import type { FenceRecord, SourceRecord } from "./source-journal.ts";
 
 /**
@@ -47,7 +47,7 @@ export async function fenceDisk(
   }
   const baseline = standing ?? takeBaseline(record.path);
   write(journal, record, { original, kinds: [...kinds], notes: [...notes], baseline });
-  return { kinds, notes, users };
+  return { kinds, notes, users, stood: standing !== null };
 }
 
 /**
@@ -63,7 +63,9 @@ export async function unfenceDisk(
   const note = isOfThisBoot(record) ? lostDisk(record, record.fence) : null;
   if (note !== null && !force) {
     throw new PreconditionError(note, {
-      hint: `bring the disk back to this path, or go on without with --force (dlsm release ${record.id})`,
+      hint: `bring the disk back to this path, or go on without with --force (dlsm release ${
+        migrationOf(record.id)
+      })`,
     });
   }
   if (note === null && isOfThisBoot(record)) await giveBack(record.path, record.fence.original);

@@ -92,7 +92,7 @@ async function ends(way: WayBack, backId: string): Promise<void> {
       bytesPerSecond: null,
       totalBytesPerSecond: null,
     });
-    const { end } = await new Driver(context, backId, { runsCommand: false }).run();
+    const { end } = await new Driver(context, backId, { handoffCommand: null }).run();
     assert.ok(end === "done" || end === "gone");
   });
   await way.dlsm.until(backId, (status) => status === undefined, "done");

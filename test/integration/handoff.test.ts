@@ -10,6 +10,7 @@ import { makeDisk, MiB } from "../helpers/disk.ts";
 import { type Detached, Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { rejection } from "../helpers/rejection.ts";
+import { startWriter } from "../helpers/writer.ts";
 import { compare } from "./model-load.ts";
 import { NbdClient } from "./nbd-client.ts";
 import { nbdMap, runTool, states } from "./nbd-tools.ts";
@@ -321,6 +322,38 @@ withTools(
       await dlsm.nothingLeft();
       assert.is(sha256(readFileSync(source)), sha256(content));
     }),
+);
+
+withTools(
+  "the hand-off command is run once, where the user gave it, and never what a journal says",
+  async () => {
+    const dlsm = new Dlsm();
+    try {
+      makeDisk(dlsm.path("src.img"), 8, [0, 1]);
+      const count = dlsm.path("runs");
+      // Somebody has the source open for writing after the command: the hand-off is refused, the command was run.
+      const command = `echo run $DLSM_ID >>${count}`;
+      const writer = await startWriter(dlsm.path("src.img"));
+      const args = ["migrate", dlsm.path("src.img"), dlsm.path("dst.img"), "--handoff-command", command];
+      let id: string;
+      try {
+        const { exitCode, stderr } = await dlsm.run(...args, "--detach");
+        assert.is(exitCode, 3);
+        [, id] = /([a-z0-9]{8}): |dlsm activate ([a-z0-9]{8})/.exec(stderr)!.filter(Boolean) as [
+          string,
+          string,
+        ];
+        assert.is((await dlsm.status(id))!.phase, "attached");
+      } finally {
+        await writer.stop();
+      }
+      await dlsm.ok("resume", id);
+      assert.is(readFileSync(count, "utf8"), `run ${id}\n`);
+      await dlsm.nothingLeft();
+    } finally {
+      await dlsm.close();
+    }
+  },
 );
 
 test.run();

@@ -35,7 +35,6 @@ export const destination: DestinationEntry = {
   destination: { host: "here", path: "/dst", reach: null },
   options: {
     handoff: "manual",
-    handoffCommand: null,
     verify: false,
     holdCutover: false,
     byTicket: false,
@@ -47,6 +46,7 @@ export const destination: DestinationEntry = {
   sizeBytes: 1000,
   blockBytes: 100,
   isActivated: true,
+  isHandoffDecided: false,
   verified: null,
   isReleased: false,
   mayCutOver: true,

@@ -89,6 +89,8 @@ test("setting up: export, attach, and no more", () => {
 test("setting several disks up: one after the other; one that is missing is not set up", () => {
   assert.equal(nextSetUpStep(two(attached, planned)), { name: "attach", id: `${id}-2` });
   const missing = view({ ...planned, diskCount: 2 });
+  const active = { ...view({ ...destination, diskCount: 2, engine: null }) };
+  assert.equal(steps(active), ["startEngine"], "one that was handed over goes on without the others");
   refuses(() => nextSetUpStep(missing), /of the 2 disks .* only 1/, /dlsm abort/);
 });
 
@@ -106,6 +108,13 @@ test("the hand-off: now, by command, by hand; once begun it goes through", () =>
   assert.equal(steps(two(by("manual"), by("manual"))), []);
   assert.equal(steps(two(by("manual"), destination)), ["handOff"], "a first write to one disk");
   assert.equal(steps(view({ ...attached, engine: null })), ["startEngine"], "not before the engine is there");
+  assert.equal(
+    steps(view({ ...by("command"), isHandoffDecided: true })),
+    ["handOff"],
+    "the command is not run again",
+  );
+  const killed = two({ ...destination, engine: null }, by("manual"));
+  assert.equal(steps(killed), ["startEngine 1", "handOff"], "what waits keeps nobody else waiting");
 });
 
 test("a disk that was handed over by a first write is fenced afterwards", () => {

@@ -73,7 +73,6 @@ async function attached({ dlsm, host }: Scene): Promise<SourceExport> {
     source: place(source),
     options: {
       handoff: "manual",
-      handoffCommand: null,
       verify: false,
       holdCutover: true,
       byTicket: false,

@@ -42,7 +42,13 @@ export const failback = defineCommand({
       const back = { ...context, source: destination, destination: source };
       const isElsewhere = source.reach !== null || destination.reach !== null;
       const begin = (backId: string) => {
-        if (isElsewhere) hosts.book.add(backId, { source: destination.reach, destination: source.reach });
+        if (isElsewhere) {
+          hosts.book.add(backId, {
+            source: destination.reach,
+            destination: source.reach,
+            handoffCommand: null,
+          });
+        }
         reporter.message("info", `${id} goes back as ${backId}`);
       };
       let known: string | undefined;

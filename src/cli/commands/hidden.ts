@@ -37,7 +37,7 @@ export const drive = defineCommand({
   async run({ args }) {
     await withMigration(reporterFor({}), args.id, [], async (context) => {
       try {
-        await new Driver(context, args.id, { runsCommand: false, isBackground: true }).run();
+        await new Driver(context, args.id, { handoffCommand: null, isBackground: true }).run();
       } catch (error) {
         if (!context.signal.aborted) throw error;
         throw new InterruptedError(`stopped; dlsm resume ${args.id} goes on`, { cause: error });

@@ -80,7 +80,7 @@ export const migrate = defineCommand({
       ...options,
       id,
       disks,
-      handoffCommand,
+      isByCommand: handoffCommand !== null,
       portal: args.portal === undefined ? null : parsePortal(args.portal),
       tunnel: args.tunnel === true,
       verify: args.verify === true,
@@ -92,7 +92,9 @@ export const migrate = defineCommand({
       const context = { ...session, source, destination: hosts.at(destinationReach) };
       const isElsewhere = sourceReach !== null || destinationReach !== null;
       if (isElsewhere) await Promise.all([source.facts(), context.destination.facts()]);
-      if (isElsewhere) hosts.book.add(id, { source: sourceReach, destination: destinationReach });
+      if (isElsewhere || handoffCommand !== null) {
+        hosts.book.add(id, { source: sourceReach, destination: destinationReach, handoffCommand });
+      }
       try {
         await planMigration(context, request);
         await setUp(context, id);

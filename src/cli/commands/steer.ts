@@ -78,7 +78,8 @@ export const resume = defineCommand({
   run: (given) =>
     withGiven(given, async (context, id) => {
       const { args } = given;
-      const ended = await migration.findEnded(context.hosts, id);
+      const { disks } = await migration.observe(context, id);
+      const ended = disks.length === 0 ? await migration.findEnded(context.hosts, id) : undefined;
       if (ended !== undefined) return showStatus(context.reporter, ended);
       const isDriven = await migration.resume(context, id, args.force === true);
       if (isDriven && !args.detach) return await follow(context, id);
