@@ -26,7 +26,7 @@ import {
   type RoleFolders,
   roleFolders,
 } from "./layout.ts";
-import { isAskedFor, type Replies, type Request, type SourceEntry } from "./messages.ts";
+import { isAskedFor, migrationOf, type Replies, type Request, type SourceEntry } from "./messages.ts";
 import { behindFence, fenceDisk, keepFence, liftFence, unfenceDisk } from "./source-fence.ts";
 import { sourceJournal, type SourceRecord } from "./source-journal.ts";
 
@@ -96,7 +96,7 @@ export class SourceRole {
       const record = this.#record(id);
       if (record.state === "releasing") {
         throw new PreconditionError(`the export of ${place(record.path)} (${id}) is being released`, {
-          hint: `finish that with dlsm release ${id}`,
+          hint: `finish that with dlsm release ${migrationOf(id)}`,
         });
       }
       const daemon = await this.#daemon(id);
@@ -135,7 +135,7 @@ export class SourceRole {
         throw new PreconditionError(
           `the export of ${place(record.path)} (${id}) is not in use: it is ${record.state}`,
           {
-            hint: `see dlsm status ${id}`,
+            hint: `see dlsm status ${migrationOf(id)}`,
           },
         );
       }
@@ -163,20 +163,29 @@ export class SourceRole {
     return await hashExtents(record.path, record.export.sizeBytes, pieces);
   }
 
-  /** Takes the export away; the disk stays. Refused while the destination is logged in, unless forced. */
+  /**
+   * Takes one export away, or all of a migration; the disks stay. Refused, unless forced, while a destination
+   * needs one of them: it is logged in, or the hand-off has happened.
+   */
   release({ id, force }: Request<"source.release">): Promise<Replies["source.release"]> {
     return this.#alone(async () => {
-      if (!listIds(this.#folders, "source").includes(id)) return { wasThere: false, note: null };
-      const record = readOrUndefined(() => this.#journal(id).read());
-      if (record !== undefined) checkSameRunFolder(record, this.#folders);
-      if (!force) await this.#refuseIfInUse(id);
-      const note = record === undefined
-        ? "whether the source was made read-only is not known, because its journal cannot be read"
-        : (await unfenceDisk(this.#journal(id), record, force)).note;
-      if (record !== undefined) this.#journal(id).write({ ...record, fence: null, state: "releasing" });
-      await this.#takeAway(id);
-      return { wasThere: true, note };
+      const ids = listIds(this.#folders, "source").filter((each) => isAskedFor(each, id));
+      if (!force) { for (const each of ids) await this.#refuseIfNeeded(each); }
+      const notes: string[] = [];
+      for (const each of ids) notes.push(...await this.#release(each, force));
+      return { wasThere: ids.length > 0, note: notes.join("; ") || null };
     });
+  }
+
+  async #release(id: string, force: boolean): Promise<string[]> {
+    const record = readOrUndefined(() => this.#journal(id).read());
+    if (record !== undefined) checkSameRunFolder(record, this.#folders);
+    const note = record === undefined
+      ? "whether the source was made read-only is not known, because its journal cannot be read"
+      : (await unfenceDisk(this.#journal(id), record, force)).note;
+    if (record !== undefined) this.#journal(id).write({ ...record, fence: null, state: "releasing" });
+    await this.#takeAway(id);
+    return note === null ? [] : [note];
   }
 
   /** All that this role has, or only one of them. */
@@ -282,13 +291,18 @@ export class SourceRole {
     for (const id of listIds(this.#folders, "source")) {
       const record = readOrUndefined(() => this.#journal(id).read());
       if (record?.identity !== identity) continue;
-      throw new LockedError(`${place(path)} is already being migrated (${id})`, {
-        hint: `see dlsm status ${id}; end it with dlsm abort ${id}, or dlsm release ${id}`,
+      const migration = migrationOf(id);
+      throw new LockedError(`${place(path)} is already being migrated (${migration})`, {
+        hint:
+          `see dlsm status ${migration}; end it with dlsm abort ${migration}, or dlsm release ${migration}`,
       });
     }
   }
 
-  async #refuseIfInUse(id: string): Promise<void> {
+  /** After the hand-off the destination needs it also while the link is cut and nobody is logged in. */
+  async #refuseIfNeeded(id: string): Promise<void> {
+    const record = readOrUndefined(() => this.#journal(id).read());
+    if (record?.destination != null && record.fence !== null) throw beingMigrated(record);
     const daemon = await this.#daemon(id);
     if (daemon === undefined) return;
     for (const { tid } of await daemon.targets()) {
@@ -317,6 +331,16 @@ export class SourceRole {
   #alone<T>(work: () => Promise<T>): Promise<T> {
     return withLock(lockPath(this.#folders), lockTimeoutMs, `another dlsm is busy on ${hostname()}`, work);
   }
+}
+
+function beingMigrated({ id, path, destination }: SourceRecord): PreconditionError {
+  const migration = migrationOf(id);
+  const to = `${destination!.host}:${destination!.path}`;
+  return new PreconditionError(`${place(path)} is being migrated to ${to} (${migration})`, {
+    hint:
+      `dlsm resume ${migration} goes on with that, dlsm abort ${migration} gives it up; with --force the ` +
+      "export goes all the same, and what was not copied yet cannot be read there any more",
+  });
 }
 
 export function unknownId(id: string): PreconditionError {

@@ -37,13 +37,14 @@ function exportFinding(
 ): Finding {
   const { id, state, source, problem, tgtdPid } = entry;
   const what = `export of ${source.path} (${id})`;
-  if (problem !== null) return unreadable(id, problem, `dlsm release ${id}`);
+  const release = `dlsm release ${migrationOf(id)}`;
+  if (problem !== null) return unreadable(id, problem, release);
   if (state === "releasing" && isAbandoned(folders, "source", id)) {
-    return stray("export", id, `the release of the ${what} was cut short`, `dlsm release ${id}`);
+    return stray("export", id, `the release of the ${what} was cut short`, release);
   }
   if (state === "exporting" && isAbandoned(folders, "source", id)) {
     const isHere = destinations.some((each) => each.id === id);
-    const remedy = isHere ? resumeOrAbort(id) : `dlsm release ${id}, or dlsm resume where its destination is`;
+    const remedy = isHere ? resumeOrAbort(id) : `${release}, or dlsm resume where its destination is`;
     return stray("export", id, `the set-up of the ${what} was cut short`, remedy);
   }
   if (entry.danger !== null) {
@@ -80,7 +81,9 @@ function volumeFinding(folders: RoleFolders, entry: DestinationEntry): Finding {
   if (state === "finishing" && isAbandoned(folders, "destination", id)) {
     return stray("volume", id, `the cut-over of ${what} was cut short`, `dlsm resume ${migrationOf(id)}`);
   }
-  if (problem !== null && engine !== null) return missing("volume", id, problem, `see dlsm status ${id}`);
+  if (problem !== null && engine !== null) {
+    return missing("volume", id, problem, `see dlsm status ${migrationOf(id)}`);
+  }
   const resume = `dlsm resume ${migrationOf(id)}`;
   if (problem !== null) return stray("volume", id, problem, entry.remedy ?? resume);
   if (state === "attached" && isUndriven(entry)) {
