@@ -11,7 +11,9 @@ export function checkDestination(destination: string): void {
       hint: "name it as for ssh: HOST, USER@HOST, or a name from ~/.ssh/config",
     });
   if (destination === "" || destination.endsWith("@")) throw refuse("there is no host in it");
-  if (destination.startsWith("-")) throw refuse("it begins with a dash");
+  // ssh takes what follows the last @ for the host, and looks at that once more for options.
+  const host = destination.slice(destination.lastIndexOf("@") + 1).replace(/^ssh:\/\//, "");
+  if (destination.startsWith("-") || host.startsWith("-")) throw refuse("it begins with a dash");
   if (destination.length > 255) throw refuse("it is longer than 255 characters");
   // deno-lint-ignore no-control-regex
   if (/[\s\x00-\x1f\x7f-\x9f]/.test(destination)) throw refuse("it holds spaces or control characters");

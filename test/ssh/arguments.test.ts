@@ -24,6 +24,10 @@ test("what ssh would take for an option, or a shell for more than a name, is no 
     "",
     "-oProxyCommand=x",
     "root@",
+    "root@-oX",
+    "a@b@-F",
+    "ssh://-oX",
+    "ssh://root@-oX",
     "a b",
     "a\nb",
     "a\tb",
@@ -39,7 +43,14 @@ test("what ssh would take for an option, or a shell for more than a name, is no 
     assert.throws(() => sshArguments(destination, { command: "x" }, false), refused);
   }
   for (
-    const destination of ["node1", "root@node1", "root@fe80::1%eth0", "a_b@10.0.0.1", "ssh://root@node1:2222"]
+    const destination of [
+      "node1",
+      "root@node1",
+      "root@fe80::1%eth0",
+      "a_b@10.0.0.1",
+      "a-@b-c",
+      "ssh://root@node1:2222",
+    ]
   ) {
     checkDestination(destination);
   }
