@@ -162,6 +162,7 @@ export function parsePortal(text: string): { address: string; port: number } {
   const groups = match?.groups ?? {};
   const address = groups.six ?? groups.four ?? text;
   const port = Number(groups.sixPort ?? groups.port ?? 0);
+  checkNotLinkLocal("--portal", address);
   const isWildcard = /^[0:.]+$/.test(address);
   if (isIP(address) !== 0 && !isWildcard && port <= 65535) return { address, port };
   throw new UsageError(
@@ -170,6 +171,14 @@ export function parsePortal(text: string): { address: string; port: number } {
       : `--portal: ${text} is not an IP address with a port from 0 to 65535`,
     { hint: "give one IP address of this host, such as 192.0.2.7 or 192.0.2.7:3260 or [2001:db8::7]:3260" },
   );
+}
+
+/** Throws UsageError for an IPv6 address that says nothing without the interface it is on. */
+export function checkNotLinkLocal(flag: string, address: string): void {
+  if (isIP(address) !== 6 || !/^fe[89ab].:|%/i.test(address)) return;
+  throw new UsageError(`${flag}: ${address} is a link-local address, and those cannot be used`, {
+    hint: "give another address of that host: a global one, a unique local one (fd00::/8), or IPv4",
+  });
 }
 
 /** A flag's value, null if it was not given; an error names the flag. */

@@ -2,7 +2,14 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { idOf, localPath, parseDiskPlace, readVolumeOptions, repeated } from "../../src/cli/options.ts";
+import {
+  idOf,
+  localPath,
+  parseDiskPlace,
+  parsePortal,
+  readVolumeOptions,
+  repeated,
+} from "../../src/cli/options.ts";
 import { UsageError } from "../../src/lib/errors.ts";
 import { tempFolder } from "../helpers/temp.ts";
 
@@ -26,6 +33,19 @@ test("localPath() takes paths of this machine, with a colon too if they are ther
     refuses(() => localPath(path), /is on another host/);
   }
   refuses(() => localPath(""), /path is empty/);
+});
+
+test("parsePortal() takes an address with a port or without, but none that is link-local", () => {
+  const portals = [
+    ["192.0.2.7", "192.0.2.7", 0],
+    ["192.0.2.7:3260", "192.0.2.7", 3260],
+    ["[2001:db8::fe80:1]:3260", "2001:db8::fe80:1", 3260],
+    ["[fec0::1]", "fec0::1", 0],
+  ] as const;
+  for (const [text, address, port] of portals) assert.equal(parsePortal(text), { address, port });
+  for (const text of ["[fe80::1%eth0]", "[fe80::1%eth0]:3260", "[FE80::1]", "[febf::1]:1"]) {
+    refuses(() => parsePortal(text), /link-local/);
+  }
 });
 
 test("parseDiskPlace() takes hosts as ssh knows them, and absolute paths there", () => {

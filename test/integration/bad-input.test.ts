@@ -67,6 +67,7 @@ test("the command line: what is unknown, missing, too much or nonsense, and the 
       usage("export src --allow host", ["--allow: host is not an IP address"], ["address"]),
       usage("export src --allow 10.0.0.0/8", ["--allow: 10.0.0.0/8"], ["one address"]),
       usage("export src --allow ::1", ["IPv4", "IPv6"], ["--portal"]),
+      usage("export src --allow fe80::1%lo --portal [::1]", ["--allow", "link-local"], ["another address"]),
       usage("export src --allow 127.0.0.1 --portal 0.0.0.0", ["listen on all addresses"], ["192.0.2.7:3260"]),
       usage("export src --allow 127.0.0.1 --portal 127.0.0.1:70000", ["0 to 65535"], ["192.0.2.7:3260"]),
     ]);

@@ -6,6 +6,7 @@ import { errnoCode, messageOf, PreconditionError, UsageError } from "../../lib/e
 import { attachByTicket, exportByHand } from "../../migration/mod.ts";
 import { decodeTicket } from "../../role/mod.ts";
 import {
+  checkNotLinkLocal,
   detachOption,
   idArgument,
   idOf,
@@ -161,6 +162,7 @@ function why(error: unknown): string {
 
 /** The one address that may log in, which has to be of the family that is listened on. */
 function checkAllowed(allow: string, listenAddress: string): string {
+  checkNotLinkLocal("--allow", allow);
   const family = isIP(allow);
   if (family === 0) {
     throw new UsageError(`--allow: ${allow} is not an IP address`, {
