@@ -1,69 +1,144 @@
-/** Migrations whose terminal is closed, or that never had one: they keep going, and can be followed. */
-import { existsSync } from "node:fs";
+/** A migration between two hosts goes on without whoever began it, and can be followed from everywhere. */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { kill } from "../helpers/dlsm.ts";
+import { type MigrationStatus, phases } from "../../src/report/mod.ts";
+import type { Ran } from "../helpers/dlsm.ts";
 import type { TestHost } from "../helpers/hosts/mod.ts";
 import { needing } from "../helpers/needs.ts";
 import { within } from "../helpers/processes.ts";
-import { Move, pidsOn, programsOfTwoHosts } from "./two-hosts.ts";
+import { Terminal } from "./terminal.ts";
+import { lastJson, Move, pidsOn, programsOfTwoHosts } from "./two-hosts.ts";
 
 const test = suite("two-hosts-detach");
-const withHosts = needing(test, [...programsOfTwoHosts, "script", "setsid"], { root: true });
+const withHosts = needing(test, [...programsOfTwoHosts, "script"], { root: true });
 const names = ["node1", "node2", "node3"] as const;
 
-/** Follows it from all hosts while it is slow, then lets it finish. */
-async function isFollowed(move: Move, id: string): Promise<void> {
-  await move.until(id, (status) => status?.phase === "active", "active");
-  await move.to.wait(() => pidsOn(move.to, "driver").length === 1, "a driver in the background");
-  const residentBytes = async (host: TestHost) => (await host.status(id))[0]!.disks[0]!.residentBytes;
-  const first = await residentBytes(move.from);
-  await move.until(id, (status) => (status?.disks[0].residentBytes ?? 0) > first, "it goes on");
-  for (const host of [move.from, move.to]) assert.ok(await residentBytes(host) > first, host.name);
-  await move.to.ok("limit", id, "off");
-  await move.finished(id);
+/** 16 MiB take some seconds: whoever began it is gone before the end. */
+const slowly = ["--bwlimit", "4MiB/s"];
+
+/** A command line of dlsm's for a shell. */
+function line(move: Move, on: TestHost, ...options: string[]): string {
+  return ["dlsm", "migrate", ...move.places(on), ...slowly, ...options].join(" ");
 }
 
-/** `dlsm migrate` in a terminal; the terminal's program is what runs. */
-function inTerminal(move: Move, controller: TestHost, ...args: string[]) {
-  const words = ["dlsm", "migrate", ...move.places(controller), "--bwlimit", "128KiB/s", ...args];
-  return controller.start("script", ["-qec", words.join(" "), "/dev/null"], { stdin: "pipe" });
-}
-
-withHosts("a terminal that is closed after --detach: it keeps going", async () => {
+withHosts("--detach in a terminal that is closed right after", async () => {
   await Move.with(names, {}, async (move) => {
-    const node3 = move.net.host("node3");
-    const terminal = inTerminal(move, node3, "--detach");
-    assert.is((await within(terminal.ended, "the command returns")).exitCode, 0, terminal.stdout);
-    assert.equal(node3.processes(), [], "nothing of it is left there");
-    await isFollowed(move, await move.idOn(move.to, "destination"));
+    // All of it runs on this host: the engine and what drives it, too.
+    const { to } = move;
+    const terminal = await Terminal.open(to);
+    terminal.type(`${line(move, to, "--detach")}; echo ended $?`);
+    await terminal.says(/ended 0/);
+    const id = await move.idOn(to, "destination");
+    await terminal.close();
+    await move.finished(id);
   });
 });
 
-withHosts("a terminal that is closed under it: it goes on in the background", async () => {
-  await Move.with(names, {}, async (move) => {
-    const terminal = inTerminal(move, move.from);
-    const id = await move.idOn(move.to, "destination");
-    await move.until(id, (status) => status?.phase === "active", "active");
-    kill(terminal.pid!, "SIGKILL");
-    await move.from.wait(() => pidsOn(move.from, "command").length === 0, "the command ends", 60_000);
-    terminal.stdin.destroy();
-    await isFollowed(move, id);
-  });
-});
-
-withHosts("from cron: no terminal, no home, nothing in the environment but a path", async () => {
+withHosts("--detach in a terminal that was closed before", async () => {
   await Move.with(names, {}, async (move) => {
     const { from } = move;
-    const { PATH, DLSM_STATE_DIR, DLSM_RUN_DIR } = from.env as Record<string, string>;
-    const env = { PATH: PATH!, DLSM_STATE_DIR: DLSM_STATE_DIR!, DLSM_RUN_DIR: DLSM_RUN_DIR! };
-    const words = ["dlsm", "migrate", ...move.places(from), "--bwlimit", "128KiB/s", "--detach"];
-    const log = from.path("cron.log");
-    const line = `exec setsid ${words.join(" ")} </dev/null >${log} 2>&1`;
-    const ran = await from.run("sh", ["-c", line], { env, cwd: "/" });
-    assert.is(ran.exitCode, 0, existsSync(log) ? (await from.run("cat", [log])).stdout : "no log");
-    await isFollowed(move, await move.idOn(move.to, "destination"));
+    const terminal = await Terminal.open(from);
+    const [go, ended] = [from.path("go"), from.path("ended")];
+    const command = `${line(move, from, "--detach")}; echo $? >${ended}`;
+    terminal.type(`(trap '' HUP; until [ -e ${go} ]; do sleep 0.1; done; ${command}) &`);
+    terminal.type("echo begun $?");
+    await terminal.says(/begun 0/);
+    await terminal.close();
+    writeFileSync(go, "");
+    await from.wait(() => existsSync(ended) && readFileSync(ended, "utf8") !== "", "the command ends");
+    assert.is(readFileSync(ended, "utf8"), "0\n");
+    await move.finished(await move.idOn(move.to, "destination"));
   });
 });
+
+withHosts(
+  "--detach from cron, with nobody who reads its output; three hosts follow it to its end",
+  async () => {
+    await Move.with(names, {}, async (move) => {
+      const { net, to } = move;
+      const controller = net.host("node3");
+      const ended = controller.path("ended");
+      const command = `{ ${controller.path("bin")}/${
+        line(move, controller, "--detach")
+      }; echo $? >${ended}; }`;
+      const job = controller.start("sh", ["-c", `${command} 2>&1 | true`], { env: cronOf(controller) });
+      await within(job.ended, "the job");
+      assert.is(readFileSync(ended, "utf8"), "0\n");
+      const id = await move.idOn(to, "destination");
+      const seen = await Promise.all(net.hosts.map((host) => follow(host, id)));
+      for (const [at, { statuses, last }] of seen.entries()) {
+        const { name } = net.hosts[at]!;
+        const order = statuses.map(({ phase }) => phases.indexOf(phase));
+        assert.equal(
+          order,
+          order.toSorted((a, b) => a - b),
+          `${name}: ${statuses.map(({ phase }) => phase)}`,
+        );
+        assert.ok(order.includes(phases.indexOf("active")), `${name} sees it at work`);
+        const resident = statuses.map(({ disks }) => disks[0]!.residentBytes);
+        assert.equal(resident, resident.toSorted((a, b) => a - b), `${name}: ${resident}`);
+        // The source's host knows nothing of it any more; the two others ask the destination's.
+        assert.is(last.exitCode, name === "node1" ? 3 : 0, `${name}: ${last.stderr}`);
+        assert.is(order.at(-1) === phases.indexOf("done"), name !== "node1", name);
+      }
+      await move.finished(id);
+    });
+  },
+);
+
+withHosts("Ctrl-C in the foreground: it goes on in the background, exit code 4", async () => {
+  await Move.with(names, {}, async (move) => {
+    const { net, to } = move;
+    const controller = net.host("node3");
+    const terminal = await Terminal.open(controller);
+    terminal.type(`${line(move, controller)}; echo ended $?`);
+    await terminal.says(/the disk can be used at/);
+    const id = await move.idOn(to, "destination");
+    terminal.pressCtrlC();
+    await terminal.says(/ended 4/);
+    await terminal.says(
+      new RegExp(`interrupted; ${id} goes on in the background\\s+see how far it is with dlsm status`),
+    );
+    await to.wait(() => pidsOn(to, "driver").length === 1, "it is driven");
+    await terminal.close();
+    await move.finished(id);
+  });
+});
+
+withHosts("the terminal of one in the foreground is closed: it goes on in the background", async () => {
+  await Move.with(names, {}, async (move) => {
+    const { from, to } = move;
+    const terminal = await Terminal.open(from);
+    terminal.type(line(move, from));
+    await terminal.says(/the disk can be used at/);
+    await terminal.close();
+    await from.wait(() => pidsOn(from, "command").length === 0, "the command ends");
+    await move.finished(await move.idOn(to, "destination"));
+  });
+});
+
+/** The surroundings of a job of cron; beside what every command of a test must have. */
+function cronOf({ env }: TestHost): Record<string, string> {
+  const { HOME, DLSM_STATE_DIR, DLSM_RUN_DIR, DENO_DIR, NODE_COMPILE_CACHE } = env as Record<string, string>;
+  const tests = { DLSM_STATE_DIR, DLSM_RUN_DIR, DENO_DIR, ...(NODE_COMPILE_CACHE && { NODE_COMPILE_CACHE }) };
+  return { HOME, LOGNAME: "root", SHELL: "/bin/sh", PATH: "/usr/bin:/bin", ...tests } as Record<
+    string,
+    string
+  >;
+}
+
+/** What `dlsm status ID --json` says on a host, again and again until it is done or not known there. */
+async function follow(host: TestHost, id: string): Promise<{ statuses: MigrationStatus[]; last: Ran }> {
+  const statuses: MigrationStatus[] = [];
+  const deadline = performance.now() + 60_000;
+  for (;;) {
+    const last = await host.dlsm("status", id, "--json");
+    const status = last.exitCode === 0 ? lastJson(last.stdout) : undefined;
+    if (status !== undefined) statuses.push(status);
+    if (status === undefined || status.phase === "done") return { statuses, last };
+    if (performance.now() > deadline) throw new Error(`${host.name}: no end: ${last.stdout}`);
+  }
+}
 
 test.run();
