@@ -4,6 +4,7 @@ import { LockedError, PreconditionError } from "../lib/errors.ts";
 import { destinationJournal, type DestinationRecord } from "./destination-journal.ts";
 import { place } from "./disk-facts.ts";
 import { checkSameRunFolder, listIds, removeRoleFolders, type RoleFolders, roleFolders } from "./layout.ts";
+import { migrationOf } from "./messages.ts";
 import { unknownId } from "./source.ts";
 
 export class DestinationRecords {
@@ -34,6 +35,13 @@ export class DestinationRecords {
     return record;
   }
 
+  /** Undefined if there is none that can be read. Throws PreconditionError if it belongs to another run folder. */
+  checked(id: string): DestinationRecord | undefined {
+    const record = this.readable(id);
+    if (record !== undefined) checkSameRunFolder({ id, ...record }, this.#folders);
+    return record;
+  }
+
   /** Undefined if there is none that can be read. */
   readable(id: string): DestinationRecord | undefined {
     try {
@@ -49,6 +57,11 @@ export class DestinationRecords {
 
   ids(): string[] {
     return listIds(this.#folders, "destination");
+  }
+
+  /** The disks of the same migration, this one among them. */
+  siblings(id: string): string[] {
+    return this.ids().filter((each) => migrationOf(each) === migrationOf(id));
   }
 
   /** Throws LockedError if a migration that can be read is like this. */

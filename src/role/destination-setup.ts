@@ -7,7 +7,13 @@ import { PreconditionError } from "../lib/errors.ts";
 import type { DestinationRecord } from "./destination-journal.ts";
 import type { DestinationRecords } from "./destination-records.ts";
 import { knownDisk } from "./disk-identity.ts";
-import { endEngine, engineStatus, startEngine, untilConnected } from "./engine-process.ts";
+import {
+  endEngine,
+  endUnlessActivated,
+  engineStatus,
+  startEngine,
+  untilConnected,
+} from "./engine-process.ts";
 import { inspectDestination, makeLocalFile, unmakeLocalFile } from "./local-file.ts";
 
 /** Makes the local disk and the map, starts the engine; the record is "attached" afterwards. */
@@ -67,25 +73,35 @@ function notSeeded(id: string): PreconditionError {
   });
 }
 
-/** All of it goes, whatever it was. */
+/** All of it goes, whatever it was; it was decided before (destination-abort.ts). */
 export async function takeAway(records: DestinationRecords, id: string): Promise<void> {
   const record = records.readable(id);
   // What was only planned has touched nothing, so that a file at the path is somebody else's.
   const isTouched = record !== undefined && record.state !== "planned";
-  if (isTouched) records.write({ ...record, state: "aborting" });
   await endEngine(records.folders(id));
   if (isTouched) unmakeLocalFile(record.path, record.identity, record.origin);
   records.remove(id);
 }
 
+/**
+ * Ends the engine unless the hand-off has happened: then false, and an engine that runs goes on. After true it
+ * cannot happen until an engine is started, as only happens under the host's lock.
+ */
+export async function endBeforeHandOff(records: DestinationRecords, id: string): Promise<boolean> {
+  return await endUnlessActivated(records.folders(id)) && !storedActivation(records, id);
+}
+
 /** Whether the hand-off has happened, as far as can be told. */
 export async function isActivated(records: DestinationRecords, id: string): Promise<boolean> {
-  const folders = records.folders(id);
-  const status = await engineStatus(folders);
-  if (status !== undefined) return status.state !== "attached";
+  const status = await engineStatus(records.folders(id));
+  return status === undefined ? storedActivation(records, id) : status.state !== "attached";
+}
+
+/** The same, as far as the maps on disk tell: for when no engine runs. */
+export function storedActivation(records: DestinationRecords, id: string): boolean {
   const record = records.readable(id);
   if (record?.state === "planned") return false;
-  const stored = readStoredStatus(folders);
+  const stored = readStoredStatus(records.folders(id));
   // A map that cannot be read, or is gone, may stand for data that is nowhere else.
   return stored?.activated ?? record?.state !== "attaching";
 }

@@ -10,12 +10,12 @@ import { type EngineConfig, engineFiles, type EngineStatus, readStoredStatus } f
 import { PreconditionError } from "../lib/errors.ts";
 import { withLock } from "../lib/lock.ts";
 import { bootId } from "../lib/process-id.ts";
+import { decideAbort, requireNotAborting } from "./destination-abort.ts";
 import { brokenEntry, entryOf, notRunning, type Running } from "./destination-entry.ts";
 import {
   beginThaw,
   endThaw,
   freezeVolume,
-  refuseLoss,
   retireVolume,
   seedVolume,
   writtenOf,
@@ -25,11 +25,10 @@ import { DestinationRecords } from "./destination-records.ts";
 import { knownDisk } from "./disk-identity.ts";
 import { readDriver } from "./driver.ts";
 import { noteEnded, readEnded } from "./ended.ts";
-import { isActivated, setUpVolume, takeAway, undoAttach } from "./destination-setup.ts";
+import { endBeforeHandOff, isActivated, setUpVolume, takeAway, undoAttach } from "./destination-setup.ts";
 import { askEngine, engineStatus, startEngine, stopEngine } from "./engine-process.ts";
 import {
   checkRunFolder,
-  checkSameRunFolder,
   lockPath,
   makeNewRoleFolders,
   makeRunFolder,
@@ -110,8 +109,9 @@ export class DestinationRole {
       const record = this.#records.read(id);
       const folders = this.#records.folders(id);
       makeRunFolder(folders);
+      requireNotAborting(this.#records, id);
       if (record.state === "attached") return await this.#entry(id);
-      if (await isActivated(this.#records, id)) {
+      if (!await endBeforeHandOff(this.#records, id)) {
         // A first write came before the set-up was cut short: what it wrote is only here.
         this.#records.write({ ...record, state: "attached" });
         if (await engineStatus(folders) === undefined) await startEngine(folders, {});
@@ -122,8 +122,8 @@ export class DestinationRole {
         await setUpVolume(this.#records, record, source);
       } catch (error) {
         const failed = this.#records.read(id);
-        if (await isActivated(this.#records, id)) this.#records.write({ ...failed, state: "attached" });
-        else await undoAttach(this.#records, failed);
+        if (await endBeforeHandOff(this.#records, id)) await undoAttach(this.#records, failed);
+        else this.#records.write({ ...failed, state: "attached" });
         throw error;
       }
       return await this.#entry(id);
@@ -135,11 +135,7 @@ export class DestinationRole {
     return this.#alone(async () => {
       const record = this.#records.read(id);
       const folders = this.#records.folders(id);
-      if (record.state === "aborting") {
-        throw new PreconditionError(`the abort of ${id} was cut short`, {
-          hint: `finish it with dlsm abort ${id}`,
-        });
-      }
+      requireNotAborting(this.#records, id);
       if (record.state === "planned" || record.state === "attaching") return await this.#entry(id);
       makeRunFolder(folders);
       if (record.state !== "attached") return await this.#entry(id);
@@ -161,14 +157,18 @@ export class DestinationRole {
     });
   }
 
+  /** Alone: a migration is either handed over or given up. The engine only writes its map's header. */
   activate({ id }: Request<"destination.activate">): Promise<EngineStatus> {
-    const { state } = this.#records.read(id);
-    if (state !== "attached") {
-      throw new PreconditionError(`${id} is not attached yet`, {
-        hint: `finish its set-up with dlsm resume ${id}`,
-      });
-    }
-    return this.#ask(id, "activate");
+    return this.#alone(() => {
+      const { state } = this.#records.read(id);
+      requireNotAborting(this.#records, id);
+      if (state !== "attached") {
+        throw new PreconditionError(`${id} is not attached yet`, {
+          hint: `finish its set-up with dlsm resume ${id}`,
+        });
+      }
+      return this.#ask(id, "activate");
+    });
   }
 
   decideHandoff({ id }: Request<"destination.decideHandoff">): Promise<null> {
@@ -251,22 +251,14 @@ export class DestinationRole {
     });
   }
 
-  /** Everything made here goes. After the hand-off only by force, because what was written here goes too. */
+  /**
+   * Everything made here goes. After the hand-off only by force, because what was written here goes too. The first
+   * request decides for all disks of the migration: when it was refused, none is given up.
+   */
   abort({ id, force }: Request<"destination.abort">): Promise<Replies["destination.abort"]> {
     return this.#alone(async () => {
       if (!this.#records.ids().includes(id)) return { wasThere: false };
-      const record = this.#records.readable(id);
-      if (record !== undefined) checkSameRunFolder({ id, ...record }, this.#folders);
-      const isActive = await isActivated(this.#records, id);
-      if (record !== undefined) refuseLoss(record, isActive);
-      if (!force && isActive) {
-        throw new PreconditionError(
-          `the hand-off of ${id} has happened: what was written since is only here`,
-          {
-            hint: `finish it with dlsm resume ${id}; dlsm abort --force throws away what was written here`,
-          },
-        );
-      }
+      await decideAbort(this.#records, id, force);
       await takeAway(this.#records, id);
       return { wasThere: true };
     });
@@ -293,7 +285,10 @@ export class DestinationRole {
   }
 
   seed(request: Request<"destination.seed">): Promise<null> {
-    return this.#alone(() => seedVolume(this.#records, request));
+    return this.#alone(() => {
+      requireNotAborting(this.#records, request.id);
+      return seedVolume(this.#records, request);
+    });
   }
 
   setSettled({ id }: Request<"destination.setSettled">): Promise<null> {

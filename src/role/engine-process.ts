@@ -1,26 +1,38 @@
 /** Starting an engine, talking to it, and making sure that it has ended. */
 import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import { engineFiles, type EngineStatus, type SourceExport } from "../engine/mod.ts";
 import { exitCodes, FailedError, LockedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { hasEnded, identify, isRunning, type ProcessId } from "../lib/process-id.ts";
 import { selfCommand } from "../lib/self.ts";
-import { connectUnix, NotListeningError, RpcClosedError, RpcHandshakeError } from "../rpc/mod.ts";
+import {
+  connectUnix,
+  NotListeningError,
+  RpcClosedError,
+  RpcHandshakeError,
+  RpcSilentError,
+  RpcTimeoutError,
+} from "../rpc/mod.ts";
 import type { RoleFolders } from "./layout.ts";
 
 const startTimeoutMs = 30_000;
 /** Until the engine must have logged in to the source for the first time. */
 const attachTimeoutMs = 20_000;
 const callTimeoutMs = 60_000;
+/** For its first word, and its status. It takes milliseconds; a look at the host must not wait for one that hangs. */
+const answerTimeoutMs = 5_000;
 const stopTimeoutMs = 60_000;
 
 /** In the environment of an engine and of what it starts (ssh): the run folder that they belong to. */
 export const engineMark = "DLSM_ENGINE_RUN_DIR";
 
-/** Asks the engine; undefined if none runs. */
+/** It runs and does not answer: stopped, or held up in the kernel. It is not to be taken for gone. */
+export class EngineHungError extends FailedError {}
+
+/** Asks the engine; undefined if none runs. Throws EngineHungError. */
 export async function askEngine<T>(
   folders: RoleFolders,
   method: string,
@@ -30,16 +42,29 @@ export async function askEngine<T>(
   if (!existsSync(path)) return undefined;
   let client;
   try {
-    client = await connectUnix(path);
+    client = await connectUnix(path, { handshakeTimeoutMs: answerTimeoutMs });
   } catch (error) {
     if (error instanceof NotListeningError) return undefined;
-    throw error;
+    throw error instanceof RpcSilentError ? hung(folders, error) : error;
   }
   try {
-    return await client.call(method, params, { timeoutMs: callTimeoutMs }) as T;
+    const timeoutMs = method === "status" ? answerTimeoutMs : callTimeoutMs;
+    return await client.call(method, params, { timeoutMs }) as T;
+  } catch (error) {
+    throw error instanceof RpcTimeoutError ? hung(folders, error) : error;
   } finally {
     client.close();
   }
+}
+
+function hung(folders: RoleFolders, cause: Error): EngineHungError {
+  const pid = enginesOf(folders)[0]?.pid;
+  const who = pid === undefined ? "" : ` (pid ${pid})`;
+  return new EngineHungError(`the engine of ${basename(folders.state)}${who} does not answer`, {
+    hint: "see what holds it up: its disk, or a signal that stopped it" +
+      (pid === undefined ? "" : `; after kill -9 ${pid} it can be started again, and nothing is lost`),
+    cause,
+  });
 }
 
 export async function engineStatus(folders: RoleFolders): Promise<EngineStatus | undefined> {
@@ -65,7 +90,7 @@ export async function startEngine(folders: RoleFolders, how: EngineStart): Promi
   const { id, logStart } = launch(folders, how);
   const deadline = performance.now() + startTimeoutMs;
   for (let waitMs = 10;; waitMs = Math.min(waitMs * 2, 100)) {
-    const status = await engineStatus(folders);
+    const status = await engineStatus(folders).catch(unlessHung);
     if (status !== undefined) return status;
     if (!isRunning(id)) throw lastError(folders, logStart);
     if (performance.now() > deadline) {
@@ -77,6 +102,11 @@ export async function startEngine(folders: RoleFolders, how: EngineStart): Promi
     }
     await sleep(waitMs);
   }
+}
+
+/** One that has just been started may still be busy. */
+function unlessHung(error: unknown): undefined {
+  if (!(error instanceof EngineHungError)) throw error;
 }
 
 /** Resolves when the engine is logged in to the source. */
@@ -122,6 +152,27 @@ export async function stopEngine(folders: RoleFolders): Promise<void> {
   if (id !== undefined && !await hasEnded(id, stopTimeoutMs)) {
     throw new FailedError(`the engine (pid ${status.pid}) does not end`);
   }
+}
+
+/**
+ * Ends the engine unless the hand-off has happened, or is happening: then false, and nothing is changed. After
+ * true none runs; what one that was gone before has done, its map tells. Throws EngineHungError.
+ */
+export async function endUnlessActivated(folders: RoleFolders): Promise<boolean> {
+  const status = await engineStatus(folders);
+  const id = status && identify(status.pid);
+  if (id !== undefined) {
+    try {
+      const reply = await askEngine<{ readonly isStopping: boolean }>(folders, "stopUnlessActivated");
+      if (reply?.isStopping === false) return false;
+    } catch (error) {
+      // It may be gone before its answer is.
+      if (!(error instanceof RpcClosedError) && !(error instanceof RpcHandshakeError)) throw error;
+    }
+    await hasEnded(id, stopTimeoutMs);
+  }
+  await endStrays(folders);
+  return true;
 }
 
 /** Ends the engine whatever it takes: for what is thrown away. */

@@ -4,6 +4,9 @@ import { FailedError, PreconditionError } from "../lib/errors.ts";
 /** The conversation cannot begin: no dlsm there, another version, or no answer. */
 export class RpcHandshakeError extends PreconditionError {}
 
+/** The other side said nothing at all in time: it hangs, or something asks for a password. */
+export class RpcSilentError extends RpcHandshakeError {}
+
 /** Nobody listens on the unix socket (no such file, or one that a dead process left). */
 export class NotListeningError extends PreconditionError {}
 

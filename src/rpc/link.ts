@@ -10,7 +10,7 @@ import { Buffer } from "node:buffer";
 import type { Duplex } from "node:stream";
 import { clearInterval, clearTimeout, setInterval, setTimeout } from "node:timers";
 import { messageOf } from "../lib/errors.ts";
-import { RpcClosedError, RpcHandshakeError, RpcProtocolError } from "./errors.ts";
+import { RpcClosedError, RpcHandshakeError, RpcProtocolError, RpcSilentError } from "./errors.ts";
 import {
   type Banner,
   defaultMaxFrameBytes,
@@ -202,7 +202,7 @@ export class Link {
 
   #handshakeLate(timeoutMs: number): void {
     this.close(
-      new RpcHandshakeError(`the other side said nothing for ${timeoutMs} ms`, {
+      new RpcSilentError(`the other side said nothing for ${timeoutMs} ms`, {
         hint: "check that dlsm can be run there, and that nothing asks for a password",
       }),
     );

@@ -9,6 +9,7 @@ export {
   RpcClosedError,
   RpcHandshakeError,
   RpcProtocolError,
+  RpcSilentError,
   RpcTimeoutError,
 } from "./errors.ts";
 export { type Banner, capability } from "./frames.ts";
