@@ -11,6 +11,7 @@ import {
   renameSync,
   rmSync,
   unlinkSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import { randomBytes } from "node:crypto";
@@ -38,6 +39,20 @@ export function writeFileAtomic(path: string, bytes: Uint8Array): void {
     throw error;
   }
   syncFolder(folder);
+}
+
+/**
+ * Makes or overwrites a file ("wx": only makes it) that is private (mode 0600) from its first moment: with a
+ * `mode` for writeFileSync Deno makes it readable for others, and changes that afterwards. Neither atomic nor
+ * durable. Throws the system's error.
+ */
+export function writePrivateFile(path: string, content: string, flag: "w" | "wx" = "w"): void {
+  const file = openSync(path, flag, 0o600);
+  try {
+    writeFileSync(file, content);
+  } finally {
+    closeSync(file);
+  }
 }
 
 /**

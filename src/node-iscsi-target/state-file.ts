@@ -1,6 +1,7 @@
 /** The file in a daemon's folder that says which process is its tgtd. Written once that is ready. */
-import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
+import { writePrivateFile } from "../lib/atomic-file.ts";
 import type { ProcessId } from "./process.ts";
 import type { Namespace } from "./view.ts";
 
@@ -15,7 +16,7 @@ export interface DaemonState extends ProcessId {
 
 export function writeState(folder: string, state: DaemonState): void {
   const path = join(folder, stateName);
-  writeFileSync(`${path}.new`, `${JSON.stringify(state)}\n`, { mode: 0o600 });
+  writePrivateFile(`${path}.new`, `${JSON.stringify(state)}\n`);
   renameSync(`${path}.new`, path);
 }
 

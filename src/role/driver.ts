@@ -4,9 +4,10 @@
  * A conversation that ends without leaving the place (its controller was killed, the network is down) hands
  * it to a process in the background of this host, the destination's.
  */
-import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
+import { writePrivateFile } from "../lib/atomic-file.ts";
 import { acquire } from "../lib/lock.ts";
 import { identify, isRunning, type ProcessId } from "../lib/process-id.ts";
 import { selfCommand } from "../lib/self.ts";
@@ -82,7 +83,7 @@ export function readDriver(folders: RoleFolders, diskId: string): DriverFile | u
 function writeDriver({ run }: RoleFolders, note: string | null): void {
   try {
     const content = JSON.stringify({ process: identify(process.pid), note });
-    writeFileSync(join(run, fileName), content, { mode: 0o600 });
+    writePrivateFile(join(run, fileName), content);
   } catch {
     // No space left, perhaps: the name is for the status only, what counts is the lock.
   }

@@ -1,8 +1,8 @@
 /** Where the roles keep what; both kinds of folders are private (0700). */
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { syncFolder } from "../lib/atomic-file.ts";
+import { syncFolder, writePrivateFile } from "../lib/atomic-file.ts";
 import { messageOf, PreconditionError } from "../lib/errors.ts";
 import { ensureFolder } from "../lib/paths.ts";
 import { bootId } from "../lib/process-id.ts";
@@ -57,7 +57,7 @@ export function makeNewRoleFolders(
 export function makeRunFolder({ state, run }: RoleFolders): void {
   makeFolder(run, "DLSM_RUN_DIR");
   try {
-    if (ownerOf(run) !== state) writeFileSync(join(run, ownerName), state, { mode: 0o600 });
+    if (ownerOf(run) !== state) writePrivateFile(join(run, ownerName), state);
   } catch {
     // No space left, perhaps: it only helps to tell what is left over.
   }

@@ -1,7 +1,8 @@
 /** The two roles by hand: export, attach, release. */
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { defineCommand } from "citty";
+import { writePrivateFile } from "../../lib/atomic-file.ts";
 import { errnoCode, messageOf, PreconditionError, UsageError } from "../../lib/errors.ts";
 import { attachByTicket, exportByHand } from "../../migration/mod.ts";
 import { decodeTicket } from "../../role/mod.ts";
@@ -55,7 +56,7 @@ export const exportCommand = defineCommand({
       const { id, ticket } = await exportByHand(session, request);
       if (args.output !== undefined) {
         try {
-          writeFileSync(args.output, `${ticket}\n`, { mode: 0o600, flag: "wx" });
+          writePrivateFile(args.output, `${ticket}\n`, "wx");
         } catch (error) {
           await session.source.ask("source.release", { id, force: true });
           throw new PreconditionError(`the ticket cannot be written to ${args.output}: ${why(error)}`, {
