@@ -8,13 +8,14 @@ import {
   findHosts,
   handOffNew,
   type Hosts,
+  isSameHost,
   observe,
   observeKnown,
   type Outcome,
   statusById,
 } from "../migration/mod.ts";
 import { createReporter, type MigrationStatus, type Reporter, statusLines } from "../report/mod.ts";
-import { type Host, isUnreachable, localHost, remoteHost } from "../role/mod.ts";
+import { type DestinationEntry, type Host, isUnreachable, localHost, remoteHost } from "../role/mod.ts";
 import { summaryOf } from "./summary.ts";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -99,18 +100,29 @@ export function showStatus(reporter: Reporter, status: MigrationStatus): void {
 /** Lets the migration go on without this command, by a process on the destination's host. */
 export async function detach({ source, destination, reporter }: Context, id: string): Promise<void> {
   const [entry] = await destination.ask("destination.list", { id });
-  const reach = source === destination ? null : entry?.source.reach ?? null;
-  if (reach !== null) {
-    const { problem } = await destination.ask("host.reachSsh", { destination: reach });
-    if (problem !== null) {
-      reporter.message(
-        "warn",
-        `${id}: its destination cannot reach the source as ${reach} by ssh (${problem}): the data comes all ` +
-          `the same; at the end dlsm resume ${id} from here releases the export`,
-      );
-    }
+  const problem = entry === undefined ? null : await wayProblem({ source, destination }, entry);
+  if (problem !== null) {
+    reporter.message(
+      "warn",
+      `${id}: its destination ${problem}: the data comes all the same; at the end dlsm resume ${id} from ` +
+        "here releases the export",
+    );
   }
   await destination.ask("driver.leave", { id, goOn: true });
+}
+
+/** Why the driver in the background, at the destination, will not reach the source; null: it will. */
+async function wayProblem(
+  { source, destination }: Pick<Context, "source" | "destination">,
+  entry: DestinationEntry,
+): Promise<string | null> {
+  const { reach, hostId } = entry.source;
+  if (source === destination || isSameHost(entry.source, entry.destination)) return null;
+  if (reach === null) return "knows no way to the source by ssh";
+  const { problem, ...found } = await destination.ask("host.reachSsh", { destination: reach });
+  if (problem !== null) return `cannot reach the source as ${reach} by ssh (${problem})`;
+  if (hostId === null || found.hostId === hostId) return null;
+  return `reaches another host than the source as ${reach}, ${found.hostname}`;
 }
 
 /** Takes a migration that was taken back out of the address book. */

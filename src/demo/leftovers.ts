@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { join, sep } from "node:path";
 import { hasEnded, identify, type ProcessId } from "../lib/process-id.ts";
-import { endedName, type RoleFolders } from "../role/mod.ts";
+import { endedName, hostIdName, type RoleFolders } from "../role/mod.ts";
 import type { Check } from "./checks.ts";
 
 /** A process that was told to go may still be there for a moment. */
@@ -28,11 +28,11 @@ export function processesOf(folders: RoleFolders): ProcessId[] {
   });
 }
 
-/** Files, sockets included; empty folders do not count, nor the record of what ended. */
+/** Files, sockets included; empty folders do not count, nor the record of what ended and the host's id. */
 export function filesOf(folders: RoleFolders): string[] {
   return [folders.state, folders.run].filter((folder) => existsSync(folder)).flatMap((folder) =>
     readdirSync(folder, { recursive: true, encoding: "utf8" })
-      .filter((name) => name !== endedName)
+      .filter((name) => name !== endedName && name !== hostIdName)
       .map((name) => join(folder, name))
       .filter((path) => statSync(path, { throwIfNoEntry: false })?.isDirectory() === false)
   );

@@ -26,7 +26,7 @@ export async function exportByHand(
   }
   const id = newId();
   const exported = await source.ask("source.export", { id, ...request, tunnel: null, destination: null });
-  const place = { host: disk.host, path: disk.path, reach: null };
+  const place = { host: disk.host, path: disk.path, reach: null, hostId: null };
   return { id, ticket: encodeTicket({ id, source: place, export: exported }) };
 }
 

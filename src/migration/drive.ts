@@ -139,9 +139,10 @@ export class Driver {
     let finished = 0;
     this.#danger = dangerOf(view) ?? this.#danger;
     let note = view.sourceProblem ?? this.#danger;
+    const isLeft = ({ name }: Step) => view.sourceProblem !== null && needsSource.has(name);
     for (const step of steps) {
       this.#context.signal.throwIfAborted();
-      if (view.sourceProblem !== null && needsSource.has(step.name)) continue;
+      if (isLeft(step)) continue;
       try {
         finished += await this.#do(view, step) ? 1 : 0;
       } catch (error) {
@@ -151,6 +152,8 @@ export class Driver {
       }
     }
     await this.#tell(note);
+    // Somebody else may reach the source: until the next look the place is free.
+    if (this.#options.isBackground === true && steps.some(isLeft)) await this.#leave(false);
     return finished === destinationsOf(view).length;
   }
 

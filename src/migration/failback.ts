@@ -129,6 +129,7 @@ async function plan(
     portal: request.portal,
     tunnel: request.tunnel || entries.some((entry) => entry.network.tunnel !== null),
   });
+  const { hostId } = await back.source.ask("host.identify", {});
   for (const entry of missing) {
     const from = await back.source.ask("source.inspect", { path: entry.destination.path });
     requireSectors(entry, from.blockBytes);
@@ -144,7 +145,7 @@ async function plan(
       activation: "explicit",
       bytesPerSecond: entry.totalBytesPerSecond,
       sourceTimeoutMs: null,
-      source: { host: from.host, path: from.path, reach: sourceReach },
+      source: { host: from.host, path: from.path, reach: sourceReach, hostId },
       destinationReach,
       options: {
         handoff: "now",

@@ -1,9 +1,10 @@
 /** Which hosts have the two roles of a migration, found by asking those that come into question. */
 import { FailedError } from "../lib/errors.ts";
 import type { MigrationStatus } from "../report/mod.ts";
-import type { DestinationEntry, Host, SourceEntry } from "../role/mod.ts";
+import type { DestinationEntry, Endpoint, Host, SourceEntry } from "../role/mod.ts";
 import type { AddressBook } from "./address-book.ts";
 import { endedStatusAt, lookOptions, reached } from "./context.ts";
+import { checkedHost, isSameHost, unknownHost, type Wanted } from "./other-host.ts";
 import { sorted, statusOf } from "./status.ts";
 import { destinationsOf, type View, viewsOf } from "./view.ts";
 
@@ -19,6 +20,7 @@ export interface Hosts {
 /** What one host has. */
 interface Holdings {
   readonly host: Host;
+  readonly hostId: string | null;
   readonly sources: readonly SourceEntry[];
   readonly destinations: readonly DestinationEntry[];
   /** Why it could not be asked. */
@@ -43,10 +45,16 @@ export async function findHosts(hosts: Hosts, id: string): Promise<{ source: Hos
       hint: "give the command again when that host can be reached; --host HOST looks on another one",
     });
   }
-  const source = ofSource?.host ??
-    other(hosts, ofDestination!, ofDestination!.destinations[0].source.reach, known?.source);
-  const destination = ofDestination?.host ??
-    other(hosts, ofSource!, ofSource!.sources[0].destination?.reach, known?.destination);
+  const source = ofSource?.host ?? other(hosts, all, ofDestination!, {
+    end: ofDestination!.destinations[0].source,
+    of: `the source of ${id}`,
+    noted: known?.source,
+  });
+  const destination = ofDestination?.host ?? other(hosts, all, ofSource!, {
+    end: ofSource!.sources[0].destination,
+    of: `the destination of ${id}`,
+    noted: known?.destination,
+  });
   return { source, destination };
 }
 
@@ -85,23 +93,42 @@ export async function allStatuses(hosts: Hosts): Promise<MigrationStatus[]> {
 /** Asks the destination of an export that no host so far has. */
 async function completed(hosts: Hosts, all: readonly Holdings[], view: View): Promise<MigrationStatus> {
   if (destinationsOf(view).length > 0) return statusOf(view);
-  const known = hosts.book.find(view.id)?.destination ?? view.disks[0].source?.destination?.reach ?? null;
-  if (known === null) return statusOf(view);
-  const asked = all.find(({ host }) => host.reach === known) ?? await holdingsOf(hosts.at(known), view.id);
   const sources = view.disks.flatMap(({ source }) => source === undefined ? [] : [source]);
+  const [{ source: here, destination: end }] = sources;
+  // Exported by hand, or the destination's part of it is gone.
+  if (end === null || isSameHost(here, end)) return statusOf(view);
+  const noted = hosts.book.find(view.id)?.destination;
+  const host = otherEnd(hosts, all, { end, of: `the destination of ${view.id}`, noted });
+  const isAsked = (each: Holdings) =>
+    each.host === host || (each.problem !== null && each.host.reach === host.reach);
+  const asked = all.find(isAsked) ?? await holdingsOf(host, view.id);
   const [whole] = viewsOf(sources, asked.destinations).filter(({ id }) => id === view.id);
   return statusOf({ ...whole, destinationProblem: asked.problem });
 }
 
-function other(
-  { at }: Hosts,
-  { host }: Holdings,
-  reach: string | null | undefined,
-  noted: string | null | undefined,
-): Host {
-  if (noted !== undefined) return at(noted);
-  // Without a way of its own it is the same host.
-  return reach == null ? host : at(reach);
+/** What is known of the end that no host was found to have. */
+interface Sought extends Omit<Wanted, "end"> {
+  /** As the other end's record has it; null: that was made by hand. */
+  readonly end: Endpoint | null;
+  /** As the address book has it; null: this machine. */
+  readonly noted: string | null | undefined;
+}
+
+function other(hosts: Hosts, all: readonly Holdings[], found: Holdings, { end, of, noted }: Sought): Host {
+  const { sources: [source], destinations: [destination] } = found;
+  const own = source?.source ?? destination.destination;
+  if (end?.hostId == null && noted !== undefined) return hosts.at(noted);
+  if (end === null || isSameHost(own, end)) return found.host;
+  return otherEnd(hosts, all, { end, of, noted });
+}
+
+/** One that was asked already if it is that, or the one where it is said to be: that has to prove it. */
+function otherEnd({ at }: Hosts, all: readonly Holdings[], { end, of, noted }: Sought & Wanted): Host {
+  if (end.hostId === null) return at(noted ?? end.reach);
+  const asked = all.find(({ hostId }) => hostId === end.hostId);
+  if (asked !== undefined) return asked.host;
+  const reach = noted ?? end.reach;
+  return reach === null ? unknownHost({ end, of }) : checkedHost(at(reach), { end, of });
 }
 
 async function holdings(hosts: Hosts, places: readonly (string | null)[], id?: string): Promise<Holdings[]> {
@@ -111,8 +138,15 @@ async function holdings(hosts: Hosts, places: readonly (string | null)[], id?: s
 async function holdingsOf(host: Host, id?: string): Promise<Holdings> {
   const which = id === undefined ? {} : { id };
   const { answer, problem } = await reached(async () => ({
+    hostId: (await host.facts(lookOptions(host))).hostId,
     sources: await host.ask("source.list", which, lookOptions(host)),
     destinations: await host.ask("destination.list", which, lookOptions(host)),
   }));
-  return { host, sources: answer?.sources ?? [], destinations: answer?.destinations ?? [], problem };
+  return {
+    host,
+    hostId: answer?.hostId ?? null,
+    sources: answer?.sources ?? [],
+    destinations: answer?.destinations ?? [],
+    problem,
+  };
 }

@@ -13,7 +13,7 @@ export interface NetworkWishes {
 
 export interface ChosenNetwork {
   readonly network: NetworkPlan;
-  /** How the destination reaches the source by ssh, and the other way round; null: they are one host. */
+  /** How the destination may reach the source by ssh, and the other way round; null: nobody knows, or they are one host. */
   readonly sourceReach: string | null;
   readonly destinationReach: string | null;
 }
@@ -25,20 +25,22 @@ export async function chooseNetwork(
   { portal, tunnel }: NetworkWishes,
 ): Promise<ChosenNetwork> {
   const [from, to] = [await source.facts(), await destination.facts()];
+  const isSame = source === destination;
+  const sourceReach = isSame ? null : source.reach ?? reachOf(from, to.ssh?.clientAddress);
+  const destinationReach = isSame ? null : destination.reach ?? reachOf(to, from.ssh?.clientAddress);
+  // Also with two state folders, which are two hosts.
   if (from.bootId === to.bootId && from.networkId === to.networkId) {
     const address = portal?.address ?? loopback;
     const { sourceAddress } = await destination.ask("host.route", { to: address });
     return {
       network: { portal: portal ?? { address, port: 0 }, allow: sourceAddress ?? address, tunnel: null },
-      sourceReach: null,
-      destinationReach: null,
+      sourceReach,
+      destinationReach,
     };
   }
-  const sourceReach = source.reach ?? reachOf(from, to.ssh?.clientAddress);
-  const destinationReach = destination.reach ?? reachOf(to, from.ssh?.clientAddress);
   if (tunnel) {
     if (sourceReach === null) throw unknownWay(from, to);
-    await requireTunnel(destination, to, sourceReach);
+    await requireTunnel(destination, from, to, sourceReach);
     const network = {
       portal: portal ?? { address: loopback, port: 0 },
       allow: portal?.address ?? loopback,
@@ -75,9 +77,20 @@ async function portalAddress(source: Host, from: HostFacts, to: HostFacts): Prom
   });
 }
 
-async function requireTunnel(destination: Host, to: HostFacts, sourceReach: string): Promise<void> {
-  const { problem } = await destination.ask("host.reachSsh", { destination: sourceReach });
-  if (problem === null) return;
+async function requireTunnel(
+  destination: Host,
+  from: HostFacts,
+  to: HostFacts,
+  sourceReach: string,
+): Promise<void> {
+  const { problem, hostId, hostname } = await destination.ask("host.reachSsh", { destination: sourceReach });
+  if (problem === null && hostId === from.hostId) return;
+  if (problem === null) {
+    throw new PreconditionError(
+      `--tunnel: from ${to.hostname}, ${sourceReach} is not the source's host ${from.hostname}, but ${hostname}`,
+      { hint: "name the source by a name that stands for the same host here and there" },
+    );
+  }
   throw new PreconditionError(
     `--tunnel: ${to.hostname} cannot reach the source as ${sourceReach} by ssh: ${problem}`,
     { hint: `make "ssh ${sourceReach}" work there without a password: a key, and the source in known_hosts` },

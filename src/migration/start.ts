@@ -56,14 +56,17 @@ export async function planMigration(context: Context, request: MigrateRequest): 
       activation: request.activation,
       bytesPerSecond: request.bytesPerSecond,
       sourceTimeoutMs: request.sourceTimeoutMs,
-      source: { host: disk.from.host, path: disk.from.path, reach: chosen.sourceReach },
+      source: { host: disk.from.host, path: disk.from.path, reach: chosen.sourceReach, hostId: null },
       destinationReach: chosen.destinationReach,
       options,
       failback: null,
     });
   }
   try {
-    for (const plan of plans) await destination.ask("destination.plan", plan);
+    const { hostId } = await context.source.ask("host.identify", {});
+    for (const plan of plans) {
+      await destination.ask("destination.plan", { ...plan, source: { ...plan.source, hostId } });
+    }
   } catch (error) {
     await takeBack(context, request.id);
     throw error;

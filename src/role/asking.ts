@@ -24,8 +24,8 @@ export interface Host {
     options?: AskOptions,
   ): Promise<Replies[Name]>;
 
-  /** What it says about itself; asked once. */
-  facts(): Promise<HostFacts>;
+  /** What it says about itself; asked once in a conversation. */
+  facts(options?: AskOptions): Promise<HostFacts>;
 
   /** Ends the conversation; what is under way there ends first. */
   close(): Promise<void>;

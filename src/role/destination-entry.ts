@@ -15,6 +15,7 @@ export function notRunning(id: string): PreconditionError {
 export interface Running {
   readonly id: string;
   readonly host: string;
+  readonly hostId: string | null;
   readonly nbdSocket: string;
   readonly engine: EngineStatus | null;
   readonly stored: DestinationEntry["stored"];
@@ -22,7 +23,10 @@ export interface Running {
   readonly driver: DriverFile | undefined;
 }
 
-export function entryOf(record: DestinationRecord, { host, driver, ...running }: Running): DestinationEntry {
+export function entryOf(
+  record: DestinationRecord,
+  { host, hostId, driver, ...running }: Running,
+): DestinationEntry {
   const { plan, state } = record;
   return {
     ...running,
@@ -36,7 +40,7 @@ export function entryOf(record: DestinationRecord, { host, driver, ...running }:
       ? null
       : { ...plan.failback, seededBytes: record.seededBytes, isSettled: record.isSettled },
     source: plan.source,
-    destination: { host, path: record.path, reach: plan.destinationReach },
+    destination: { host, path: record.path, reach: plan.destinationReach, hostId },
     options: plan.options,
     diskCount: plan.diskCount,
     network: plan.network,
@@ -58,8 +62,8 @@ function describeStop({ id, stored }: Pick<Running, "id" | "stored">): string {
 }
 
 /** `error`: why the journal cannot be read. */
-export function brokenEntry(error: unknown, { host, driver, ...running }: Running): DestinationEntry {
-  const unknown: Endpoint = { host: "", path: "", reach: null };
+export function brokenEntry(error: unknown, { host, hostId, driver, ...running }: Running): DestinationEntry {
+  const unknown: Endpoint = { host: "", path: "", reach: null, hostId: null };
   return {
     ...running,
     driverPid: driver?.pid ?? null,
@@ -70,7 +74,7 @@ export function brokenEntry(error: unknown, { host, driver, ...running }: Runnin
     goesBackAs: null,
     failback: null,
     source: unknown,
-    destination: { ...unknown, host },
+    destination: { ...unknown, host, hostId },
     options: {
       handoff: "manual",
       verify: false,

@@ -25,6 +25,7 @@ import { DestinationRecords } from "./destination-records.ts";
 import { knownDisk } from "./disk-identity.ts";
 import { readDriver } from "./driver.ts";
 import { noteEnded, readEnded } from "./ended.ts";
+import { readHostId } from "./host-id.ts";
 import { endBeforeHandOff, isActivated, setUpVolume, takeAway, undoAttach } from "./destination-setup.ts";
 import { askEngine, engineStatus, startEngine, stopEngine } from "./engine-process.ts";
 import {
@@ -333,6 +334,7 @@ export class DestinationRole {
     return {
       id,
       host: hostname(),
+      hostId: readHostId(this.#folders.state),
       nbdSocket: join(folders.run, engineFiles.nbdSocket),
       engine,
       stored: engine === null ? readStoredStatus(folders) ?? null : null,

@@ -29,14 +29,15 @@ export class DriverRole {
     this.#folders = folders;
   }
 
-  /** Takes the place; false if another process has it, or the migration is gone. */
+  /** Takes the place, with the note of whoever had it before if that is this process; false if another process has it, or the migration is gone. */
   take({ id }: Request<"driver.take">): boolean {
     if (this.#places.has(id)) return true;
     const folders = leadFolders(this.#folders, id);
     const lock = folders !== undefined && existsSync(folders.run) ? acquire(folders.run) : undefined;
     if (folders === undefined || lock === undefined) return false;
     this.#places.set(id, { folders, lock });
-    writeDriver(folders, null);
+    const last = readDriver(this.#folders, id);
+    writeDriver(folders, last?.pid === process.pid ? last.note : null);
     return true;
   }
 

@@ -6,6 +6,8 @@ const address = v.pipe(v.string(), v.ip());
 
 export const hostRequests = {
   "host.describe": v.object({}),
+  /** Gives the host its id, if it has none yet. */
+  "host.identify": v.object({}),
   "host.route": v.object({ to: address }),
   "host.probe": v.object({
     address,
@@ -22,6 +24,8 @@ export const hostRequests = {
 
 export interface HostFacts {
   readonly hostname: string;
+  /** Names the state folder, whatever the machine's name is; null: nothing was ever begun here. */
+  readonly hostId: string | null;
   /** Of dlsm. */
   readonly version: string;
   readonly uid: number;
@@ -40,12 +44,17 @@ export interface HostFacts {
 
 export interface HostReplies {
   "host.describe": HostFacts;
+  "host.identify": { readonly hostId: string };
   /** The address that packets to there leave with; null: why there is none. */
   "host.route": { readonly sourceAddress: string | null; readonly problem: string | null };
   /** Null: a TCP connection was made, and closed again. */
   "host.probe": { readonly problem: string | null };
-  /** Null: it can run dlsm there. */
-  "host.reachSsh": { readonly problem: string | null };
+  /** `problem` null: it can run dlsm there; then also which host that is. */
+  "host.reachSsh": {
+    readonly problem: string | null;
+    readonly hostname: string | null;
+    readonly hostId: string | null;
+  };
   /** Null: why there is none. */
   "host.openPort": { readonly port: number | null; readonly problem: string | null };
   /** Milliseconds since 1970, UTC, by this host's clock. */

@@ -7,7 +7,8 @@ import { version } from "../lib/version.ts";
 import { DestinationRole } from "./destination.ts";
 import type { Host } from "./asking.ts";
 import type { HostFacts, HostReplies } from "./host-messages.ts";
-import type { RoleFolders } from "./layout.ts";
+import { readHostId } from "./host-id.ts";
+import { nameHost, type RoleFolders } from "./layout.ts";
 import type { Request } from "./messages.ts";
 import { findRoute, probePortal } from "./network.ts";
 import { openPort } from "./open-port.ts";
@@ -28,6 +29,7 @@ export class HostRole {
   describe(): HostFacts {
     return {
       hostname: hostname(),
+      hostId: readHostId(this.#folders.state),
       version,
       uid: process.getuid?.() ?? 0,
       user: userName(),
@@ -38,6 +40,10 @@ export class HostRole {
       ssh: sshAddresses(process.env.SSH_CONNECTION),
       runtime: runtime(),
     };
+  }
+
+  identify(): HostReplies["host.identify"] {
+    return { hostId: nameHost(this.#folders) };
   }
 
   route({ to }: Request<"host.route">): Promise<HostReplies["host.route"]> {
@@ -52,11 +58,11 @@ export class HostRole {
     let other: Host | undefined;
     try {
       other = remoteHost(destination, { isInteractive: false });
-      await other.ask("host.describe", {}, { timeoutMs: reachTimeoutMs });
-      return { problem: null };
+      const { hostname, hostId } = await other.facts({ timeoutMs: reachTimeoutMs });
+      return { problem: null, hostname, hostId };
     } catch (error) {
       if (!(error instanceof DlsmError)) throw error;
-      return { problem: error.message };
+      return { problem: error.message, hostname: null, hostId: null };
     } finally {
       await other?.close();
     }

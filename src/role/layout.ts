@@ -7,6 +7,7 @@ import { messageOf, PreconditionError } from "../lib/errors.ts";
 import { ensureFolder } from "../lib/paths.ts";
 import { bootId } from "../lib/process-id.ts";
 import { maxSocketPathBytes } from "../lib/unix-socket.ts";
+import { ensureHostId } from "./host-id.ts";
 
 export interface RoleFolders {
   /** Survives a reboot. */
@@ -38,19 +39,33 @@ export function makeNewRoleFolders(
   const unnamed = unnamedOf(state);
   makeFolder(unnamed, "DLSM_STATE_DIR");
   try {
+    ensureHostId(dirname(dirname(state)));
     writeJournal(unnamed);
   } catch (cause) {
     rmSync(unnamed, { recursive: true, force: true });
-    throw new PreconditionError(`on ${hostname()}: ${messageOf(cause)}`, {
-      hint:
-        `nothing was changed: make space on the file system of ${dirname(state)}, or name another state ` +
-        "folder in DLSM_STATE_DIR",
-      cause,
-    });
+    throw noSpace(dirname(state), cause);
   }
   renameSync(unnamed, state);
   syncFolder(dirname(state));
   makeRunFolder({ state, run });
+}
+
+/** Gives the host its id, if it has none yet. Throws PreconditionError if that cannot be written. */
+export function nameHost({ state }: RoleFolders): string {
+  makeFolder(state, "DLSM_STATE_DIR");
+  try {
+    return ensureHostId(state);
+  } catch (cause) {
+    throw noSpace(state, cause);
+  }
+}
+
+function noSpace(folder: string, cause: unknown): PreconditionError {
+  return new PreconditionError(`on ${hostname()}: ${messageOf(cause)}`, {
+    hint: `nothing was changed: make space on the file system of ${folder}, or name another state ` +
+      "folder in DLSM_STATE_DIR",
+    cause,
+  });
 }
 
 /** The run folder of a migration, which a reboot takes away. Throws PreconditionError if it cannot be made. */

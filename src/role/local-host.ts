@@ -2,7 +2,6 @@
 import { localPair } from "../rpc/mod.ts";
 import type { AskOptions, Host } from "./asking.ts";
 import { roleHandlers } from "./handlers.ts";
-import type { HostFacts } from "./host-messages.ts";
 import type { RoleFolders } from "./layout.ts";
 import type { Replies, Request, RequestName } from "./messages.ts";
 
@@ -14,11 +13,10 @@ export async function localHost(folders: RoleFolders): Promise<Host> {
     request: Request<Name>,
     options: AskOptions = {},
   ) => await client.call(name, request, options) as Replies[Name];
-  let facts: Promise<HostFacts> | undefined;
   return {
     reach: null,
     ask,
-    facts: () => facts ??= ask("host.describe", {}),
+    facts: () => ask("host.describe", {}),
     close: async () => {
       client.close();
       await roles.close();

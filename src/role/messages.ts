@@ -42,8 +42,10 @@ export const reachSchema = v.pipe(v.string(), v.check(isDestination));
 export const endpointSchema = v.object({
   host: v.string(),
   path: v.string(),
-  /** How the migration's other host may reach this one by ssh; null: it is the same host, or nobody knows. */
+  /** How the migration's other host may reach this one by ssh; null: nobody knows, or it is the same host. */
   reach: v.optional(v.nullable(reachSchema), null),
+  /** Which host it is, see host-id.ts; null: in records of before there were ids, and in tickets. */
+  hostId: v.optional(v.nullable(v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/))), null),
 });
 export type Endpoint = v.InferOutput<typeof endpointSchema>;
 

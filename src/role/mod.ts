@@ -4,6 +4,7 @@ export { isMigrationId, maxDisks, migrationOf } from "./messages.ts";
 export { type AskOptions, type Host, isUnreachable } from "./asking.ts";
 export { describeUsers } from "./disk-users.ts";
 export { endedName } from "./ended.ts";
+export { hostIdName } from "./host-id.ts";
 export type { HostFacts } from "./host-messages.ts";
 export type { Finding } from "./survey/finding.ts";
 export { listIds, type RoleFolders, roleFolders } from "./layout.ts";

@@ -95,9 +95,9 @@ class RemoteHost implements Host {
     }
   }
 
-  facts(): Promise<HostFacts> {
+  facts(options?: AskOptions): Promise<HostFacts> {
     if (this.#facts === undefined) {
-      const facts = this.ask("host.describe", {});
+      const facts = this.ask("host.describe", {}, options);
       this.#facts = facts;
       facts.catch(() => {
         if (this.#facts === facts) this.#facts = undefined;

@@ -15,6 +15,7 @@ import { compareDisk, knownDisk } from "./disk-identity.ts";
 import { diskUsers } from "./disk-users.ts";
 import { changeOf, FenceWatch } from "./fence-watch.ts";
 import { hashExtents } from "./hash.ts";
+import { readHostId } from "./host-id.ts";
 import {
   checkRunFolder,
   checkSameRunFolder,
@@ -191,13 +192,14 @@ export class SourceRole {
   /** All that this role has, or only one of them. */
   async list({ id: only }: Request<"source.list">): Promise<SourceEntry[]> {
     const entries: SourceEntry[] = [];
+    const hostId = readHostId(this.#folders.state);
     for (const id of listIds(this.#folders, "source")) {
       if (!isAskedFor(id, only)) continue;
       const tgtdPid = (await this.#daemon(id))?.pid ?? null;
       try {
         const record = this.#record(id);
         const { createdAt, state, path, destination, export: { sizeBytes } } = record;
-        const source = { host: hostname(), path, reach: null };
+        const source = { host: hostname(), path, reach: null, hostId };
         const fenced = {
           fence: record.fence?.baseline ? { kinds: record.fence.kinds } : null,
           danger: this.#watch.danger(record, tgtdPid === null ? [] : [tgtdPid]),
@@ -220,7 +222,7 @@ export class SourceRole {
           id,
           createdAt: "",
           state: "exporting",
-          source: { host: hostname(), path: "", reach: null },
+          source: { host: hostname(), path: "", reach: null, hostId },
           destination: null,
           sizeBytes: 0,
           tgtdPid,

@@ -2,7 +2,7 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { clockFinding, skewOf } from "../../src/doctor/between.ts";
-import { isOrphan } from "../../src/doctor/exports.ts";
+import { orphaned } from "../../src/doctor/exports.ts";
 import { examine, findingLine, type HostFinding } from "../../src/doctor/mod.ts";
 import { PreconditionError, UnreachableError } from "../../src/lib/errors.ts";
 import type { Finding, Host, HostFacts } from "../../src/role/mod.ts";
@@ -35,7 +35,7 @@ function scripted(name: string, given: Answers = {}, isHere = false): { host: Ho
     "host.survey": [good],
     "host.clean": [],
     "host.clock": { nowMs: Date.now() },
-    "host.reachSsh": { problem: null },
+    "host.reachSsh": { problem: null, hostname: "other", hostId: "other" },
     "host.openPort": { port: 4000, problem: null },
     "host.probe": { problem: null },
     "source.list": [],
@@ -44,6 +44,7 @@ function scripted(name: string, given: Answers = {}, isHere = false): { host: Ho
   };
   const facts: HostFacts = {
     hostname: name,
+    hostId: name,
     version: "1",
     uid: 0,
     user: "root",
@@ -151,28 +152,58 @@ test("clocks: half of the round trip is taken off, more than two seconds are tol
   assert.match(clockFinding("a", -3_600_000).message, /3600\.0 s behind/);
 });
 
-test("an export is an orphan only if every host of its destination's name says that it does not know it", () => {
+test("an export is surely an orphan only if the very host of its destination does not know it", () => {
   const entry = {
     id: "abcd2345",
     state: "exported",
     problem: null,
-    destination: { host: "node2", path: "/d", reach: null },
+    destination: { host: "twin", path: "/d", reach: null, hostId: "2" },
   } as const;
-  const node2 = { hostname: "node2", ids: ["other234"] };
-  assert.is(isOrphan(entry, [node2]), true);
-  assert.is(isOrphan(entry, [node2, { hostname: "node1", ids: [entry.id] }]), true);
+  const hostname = "twin";
+  const itself = { hostname: "renamed", hostId: "2", ids: ["other234"] };
+  const other = { hostname, hostId: "1", ids: [] };
+  assert.is(orphaned(entry, [itself]), "surely");
+  assert.is(orphaned(entry, [itself, { hostname, hostId: "1", ids: [entry.id] }]), "surely");
+  assert.is(orphaned(entry, [other]), "perhaps");
+  assert.is(orphaned(entry, [{ hostname, hostId: null, ids: [] }]), "perhaps");
+  const unnamed = { ...entry.destination, hostId: null };
+  assert.is(orphaned({ ...entry, destination: unnamed }, [other]), "perhaps");
+  assert.is(orphaned({ ...entry, destination: unnamed }, [{ ...itself, hostId: null }]), undefined);
   for (
     const known of [
       [],
-      [{ hostname: "node1", ids: [] }],
-      [{ hostname: "node2", ids: null }],
-      [node2, { hostname: "node2", ids: [entry.id] }],
-      [node2, { hostname: "node2", ids: null }],
+      [{ hostname: "node3", hostId: "1", ids: [] }],
+      [other, { ...itself, ids: [entry.id] }],
+      [other, { ...itself, ids: null }],
+      [{ ...other, ids: null }],
+      [other, { ...other, ids: [entry.id] }],
     ]
-  ) assert.is(isOrphan(entry, known), false, JSON.stringify(known));
-  assert.is(isOrphan({ ...entry, destination: null }, [node2]), false, "made by hand");
-  assert.is(isOrphan({ ...entry, state: "exporting" }, [node2]), false);
-  assert.is(isOrphan({ ...entry, problem: "damaged" }, [node2]), false);
+  ) assert.is(orphaned(entry, known), undefined, JSON.stringify(known));
+  assert.is(orphaned({ ...entry, destination: null }, [itself, other]), undefined, "made by hand");
+  assert.is(orphaned({ ...entry, state: "exporting" }, [itself]), undefined);
+  assert.is(orphaned({ ...entry, problem: "damaged" }, [itself]), undefined);
+});
+
+test("an orphan of several disks is released by its migration's id, after the hand-off by force", async () => {
+  const place = (path: string, hostId: string) => ({ host: "twin", path, reach: null, hostId });
+  const entry = (id: string, fence: unknown) => ({
+    id,
+    state: "exported",
+    problem: null,
+    source: place("/s", "a"),
+    destination: place("/d", "bb"),
+    fence,
+  });
+  const a = named("a", {
+    "source.list": [entry("abcd2345-1", { kinds: ["mode"] }), entry("efgh2345", null)],
+  });
+  const twin = await examine([a, named("ccc")], false);
+  assert.equal(of(twin, "a", "export"), [], "another host of that name was asked");
+  const found = of(await examine([a, named("bb")], false), "a", "export");
+  assert.equal(found.map(({ subject, remedy }) => [subject, remedy]), [
+    ["abcd2345-1", "dlsm release abcd2345 --force on this host"],
+    ["efgh2345", "dlsm release efgh2345 on this host"],
+  ]);
 });
 
 test("one line a finding, with what to do or what was done at its end", () => {

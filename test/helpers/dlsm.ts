@@ -126,7 +126,7 @@ export class Dlsm {
     );
   }
 
-  /** Files that dlsm left in its folders (folders do not count, nor the record of what ended). */
+  /** Files that dlsm left in its folders (folders do not count, nor the record of what ended and the host's id). */
   leftovers(): string[] {
     try {
       return [this.environment.DLSM_STATE_DIR, this.environment.DLSM_RUN_DIR].flatMap((folder) =>
@@ -134,7 +134,7 @@ export class Dlsm {
           ? readdirSync(folder, { recursive: true, encoding: "utf8" })
             .map((name) => join(folder, name))
             .filter((path) =>
-              !path.endsWith("/ended") && !statSync(path, { throwIfNoEntry: false })?.isDirectory()
+              !/\/(ended|host-id)$/.test(path) && !statSync(path, { throwIfNoEntry: false })?.isDirectory()
             )
           : []
       );

@@ -102,14 +102,14 @@ async function runHere(dlsm: Dlsm, args: readonly string[]): Promise<Ran> {
   }
 }
 
-/** Processes, and every file of the test's folder with its content; logs, empty folders and the driver's name do not count. */
+/** Processes, and every file of the test's folder with its content; logs, empty folders, the driver's name and that the host got an id do not count. */
 function everythingOf(dlsm: Dlsm): unknown {
   const files: Record<string, string> = {};
   for (const name of readdirSync(dlsm.folder, { recursive: true, encoding: "utf8" }).sort()) {
     const path = join(dlsm.folder, name);
     const { mode, size, mtimeMs, ino } = lstatSync(path);
     const isFile = (mode & 0o170000) === 0o100000;
-    if ((mode & 0o170000) === 0o040000 || /\.log$|\/driver$/.test(name)) continue;
+    if ((mode & 0o170000) === 0o040000 || /\.log$|\/(driver|host-id)$/.test(name)) continue;
     const content = isFile ? createHash("sha256").update(readFileSync(path)).digest("hex") : "";
     files[name] = [mode.toString(8), size, mtimeMs, ino, content].join(" ");
   }

@@ -121,7 +121,7 @@ withHosts(
         ["root@node1", "export", id, null],
       ]);
       assert.match(strays[0]!.message, /node2 knows nothing/);
-      assert.match(strays[0]!.remedy!, `dlsm release ${id}`);
+      assert.match(strays[0]!.remedy!, `dlsm release ${id} on this host, if no other dlsm`);
 
       rmSync(node1.env.DLSM_STATE_DIR!, { recursive: true });
       const cleaned = read(await node2.ok("doctor", ...both, "--clean", "--json")).strays;

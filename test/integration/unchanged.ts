@@ -6,8 +6,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import type { TestHost } from "../helpers/hosts/mod.ts";
 
-/** What grows or changes while nothing is asked of dlsm. */
-const livesItsOwnLife = /^etc\/sshd\.log$|\.log$|\/driver$/;
+/** What grows or changes while nothing is asked of dlsm; and that a host got an id. */
+const livesItsOwnLife = /^etc\/sshd\.log$|\.log$|\/(driver|host-id)$/;
 
 /** Notes everything on the hosts; the result throws if any of it is not as it was. `counts`: which processes do. */
 export function noteAll(

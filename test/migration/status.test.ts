@@ -63,8 +63,8 @@ test("statusOf() of a journal that cannot be read: what the source and the engin
     ...destination,
     isReadable: false,
     createdAt: "",
-    source: { host: "", path: "", reach: null },
-    destination: { host: "here", path: "", reach: null },
+    source: { host: "", path: "", reach: null, hostId: null },
+    destination: { host: "here", path: "", reach: null, hostId: null },
     problem: "the journal is damaged",
     remedy: "restore it",
   };

@@ -1,5 +1,6 @@
 /** Asking another host over a real ssh: what crosses, and what a lost connection does. */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { PreconditionError, UnreachableError } from "../../src/lib/errors.ts";
@@ -210,7 +211,11 @@ withSsh("what is said on the far side's stderr is passed on with the host's name
 
 withSsh("another host can be asked whether it reaches a third one", async () => {
   const here = await localHost({ state: tempFolder("s"), run: tempFolder("r") });
-  assert.equal(await here.ask("host.reachSsh", { destination: "node" }), { problem: null });
+  const node = remoteHost("node", { isInteractive: false });
+  const { hostId } = await node.ask("host.identify", {});
+  await node.close();
+  const reached = await here.ask("host.reachSsh", { destination: "node" });
+  assert.equal(reached, { problem: null, hostname: hostname(), hostId });
   far.know(["Port 1"]);
   assert.match((await here.ask("host.reachSsh", { destination: "node" })).problem!, /refuses/);
   assert.match((await here.ask("host.reachSsh", { destination: "-oX" })).problem!, /begins with a dash/);

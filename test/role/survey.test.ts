@@ -55,7 +55,7 @@ async function scene(body: (scene: Scene) => Promise<void>): Promise<void> {
 async function attached({ dlsm, host }: Scene): Promise<SourceExport> {
   const [source, destination] = [dlsm.path("src.img"), dlsm.path("dst.img")];
   makeDisk(source, 4, [0, 2]);
-  const place = (path: string) => ({ host: "here", path, reach: null });
+  const place = (path: string) => ({ host: "here", path, reach: null, hostId: null });
   const portal = { address: "127.0.0.1", port: 0 };
   const network = { portal, allow: "127.0.0.1", tunnel: null };
   await host.ask("destination.plan", {

@@ -8,7 +8,7 @@ import { decodeTicket, encodeTicket, type Ticket } from "../../src/role/ticket.t
 
 const ticket: Ticket = {
   id: "abcd1234",
-  source: { host: "höst", path: "/disks/a b.img", reach: null },
+  source: { host: "höst", path: "/disks/a b.img", reach: null, hostId: null },
   export: {
     address: "192.0.2.7",
     port: 3260,

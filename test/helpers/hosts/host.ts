@@ -149,7 +149,7 @@ for other; do mount -t tmpfs -o size=4k,mode=0 tmpfs "$other"; done`;
     return { receivedBytes, receivedPackets, sentBytes, sentPackets } as Counters;
   }
 
-  /** Files in the state, run and temporary folders (folders do not count, nor the record of what ended), and mounts below the host's folder. */
+  /** Files in the state, run and temporary folders (folders do not count, nor the record of what ended and the host's id), and mounts below the host's folder. */
   leftovers(): string[] {
     return [...this.#files(), ...this.#mounts()];
   }
@@ -163,7 +163,7 @@ for other; do mount -t tmpfs -o size=4k,mode=0 tmpfs "$other"; done`;
         readdirSync(folder, { recursive: true, encoding: "utf8" })
           .map((name) => join(folder, name))
           .filter((path) =>
-            !path.endsWith("/ended") && !statSync(path, { throwIfNoEntry: false })?.isDirectory()
+            !/\/(ended|host-id)$/.test(path) && !statSync(path, { throwIfNoEntry: false })?.isDirectory()
           )
       );
     } catch (error) {
