@@ -12,15 +12,23 @@ export function acquire(path: string): { release(): void } | undefined {
   return undefined;
 }
 
-/** Does `work` under the lock. Waits for it at most `timeoutMs`; then throws LockedError with `busy`. */
+export interface LockOptions {
+  /** Waits for it at most so long; then throws LockedError with `busy`. */
+  readonly timeoutMs: number;
+  readonly busy: string;
+  /** Aborted: it is not waited for any more, and `work` does not begin. Throws the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** Does `work` under the lock. */
 export async function withLock<T>(
   path: string,
-  timeoutMs: number,
-  busy: string,
+  { timeoutMs, busy, signal }: LockOptions,
   work: () => Promise<T>,
 ): Promise<T> {
   const deadline = performance.now() + timeoutMs;
   for (;;) {
+    signal?.throwIfAborted();
     const lock = acquire(path);
     if (lock !== undefined) {
       try {

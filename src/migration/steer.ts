@@ -69,18 +69,15 @@ export async function abort(context: Context, id: string, isForced: boolean): Pr
   if (view.destinationProblem !== null && !isForced) throw cannotAsk(view.destinationProblem, id);
   const backId = backIdOf(view);
   if (backId !== undefined) throw goesBack(id, backId);
-  const handedOver = destinationsOf(view).find(({ isActivated }) => isActivated);
-  if (handedOver !== undefined && !isForced) {
-    // Before anything is taken away: of several disks, one may not have been handed over yet.
-    await destination.ask("destination.abort", { id: handedOver.id, force: false });
-  }
+  // The first request decides for all disks, or is refused.
   for (const { id: diskId, destination: entry } of view.disks.toReversed()) {
     if (entry !== undefined) await destination.ask("destination.abort", { id: diskId, force: isForced });
   }
   for (const { id: diskId, source: exported, destination: entry } of view.disks) {
     // What was exported by hand is released by hand.
     if (entry?.options.byTicket === true) continue;
-    if (exported !== undefined) await source.ask("source.release", { id: diskId, force: true });
+    // Also what was not there a moment ago: the command that set it up may only just have ended.
+    if (view.sourceProblem === null) await source.ask("source.release", { id: diskId, force: true });
     if (entry?.isReadable !== false) continue;
     const path = exported?.destination?.path ?? "the destination disk";
     reporter.message(

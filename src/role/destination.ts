@@ -8,8 +8,8 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { type EngineConfig, engineFiles, type EngineStatus, readStoredStatus } from "../engine/mod.ts";
 import { PreconditionError } from "../lib/errors.ts";
-import { withLock } from "../lib/lock.ts";
 import { bootId } from "../lib/process-id.ts";
+import { alone } from "./alone.ts";
 import { decideAbort, requireNotAborting } from "./destination-abort.ts";
 import { brokenEntry, entryOf, notRunning, type Running } from "./destination-entry.ts";
 import {
@@ -30,7 +30,6 @@ import { endBeforeHandOff, isActivated, setUpVolume, takeAway, undoAttach } from
 import { askEngine, engineStatus, startEngine, stopEngine } from "./engine-process.ts";
 import {
   checkRunFolder,
-  lockPath,
   makeNewRoleFolders,
   makeRunFolder,
   removeRoleFolders,
@@ -48,7 +47,6 @@ import {
 } from "./local-file.ts";
 import { type DestinationEntry, type EndedDisk, isAskedFor, type Replies, type Request } from "./messages.ts";
 
-const lockTimeoutMs = 60_000;
 export class DestinationRole {
   readonly #folders: RoleFolders;
   readonly #records: DestinationRecords;
@@ -381,6 +379,6 @@ export class DestinationRole {
   }
 
   #alone<T>(work: () => Promise<T>): Promise<T> {
-    return withLock(lockPath(this.#folders), lockTimeoutMs, `another dlsm is busy on ${hostname()}`, work);
+    return alone(this.#folders, work);
   }
 }

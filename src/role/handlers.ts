@@ -2,6 +2,7 @@
 import * as v from "valibot";
 import { PreconditionError } from "../lib/errors.ts";
 import type { Handlers } from "../rpc/mod.ts";
+import { servedFor } from "./alone.ts";
 import { DestinationRole } from "./destination.ts";
 import { DriverRole } from "./driver.ts";
 import { HostRole } from "./host.ts";
@@ -34,8 +35,8 @@ export function roleHandlers(folders: RoleFolders): Roles {
       }
       return await target[method](checked.output);
     };
-    handlers[name] = (params) => {
-      const answered = answer(params);
+    handlers[name] = (params, { signal }) => {
+      const answered = servedFor(signal, () => answer(params));
       underWay.add(answered);
       const done = () => underWay.delete(answered);
       answered.then(done, done);

@@ -8,8 +8,8 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import type { SourceExport } from "../engine/mod.ts";
 import { DlsmError, FailedError, LockedError, messageOf, PreconditionError } from "../lib/errors.ts";
-import { withLock } from "../lib/lock.ts";
 import { adoptDaemon, type Daemon, endStrays, isTgtError, startDaemon } from "../node-iscsi-target/mod.ts";
+import { alone } from "./alone.ts";
 import { cannotTell, inspectSource, place } from "./disk-facts.ts";
 import { compareDisk, knownDisk } from "./disk-identity.ts";
 import { diskUsers } from "./disk-users.ts";
@@ -20,7 +20,6 @@ import {
   checkRunFolder,
   checkSameRunFolder,
   listIds,
-  lockPath,
   makeNewRoleFolders,
   makeRunFolder,
   removeRoleFolders,
@@ -30,8 +29,6 @@ import {
 import { isAskedFor, migrationOf, type Replies, type Request, type SourceEntry } from "./messages.ts";
 import { behindFence, fenceDisk, keepFence, liftFence, unfenceDisk } from "./source-fence.ts";
 import { sourceJournal, type SourceRecord } from "./source-journal.ts";
-
-const lockTimeoutMs = 60_000;
 
 export class SourceRole {
   readonly #folders: RoleFolders;
@@ -331,7 +328,7 @@ export class SourceRole {
   }
 
   #alone<T>(work: () => Promise<T>): Promise<T> {
-    return withLock(lockPath(this.#folders), lockTimeoutMs, `another dlsm is busy on ${hostname()}`, work);
+    return alone(this.#folders, work);
   }
 }
 

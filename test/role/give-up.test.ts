@@ -157,4 +157,17 @@ withTgt(
     }),
 );
 
+withTgt("an export that comes late is taken away too", () =>
+  locally(async (local) => {
+    const { id, disks: [{ source }] } = await local.begin(1);
+    await local.host.ask("source.release", { id, force: true });
+    const network = { portal: { address: "127.0.0.1", port: 0 }, allow: "127.0.0.1", tunnel: null };
+    const late = local.watched(async (name) => {
+      if (name !== "destination.abort") return;
+      await local.host.ask("source.export", { id, path: source!.source.path, ...network, destination: null });
+    });
+    await abort(late, id, false);
+    await local.dlsm.nothingLeft();
+  }));
+
 test.run();

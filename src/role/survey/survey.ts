@@ -103,5 +103,5 @@ function selfFindings({ version, runtime, user, uid }: HostFacts): Finding[] {
 }
 
 function alone<T>(folders: RoleFolders, timeoutMs: number, work: () => Promise<T>): Promise<T> {
-  return withLock(lockPath(folders), timeoutMs, `another dlsm is busy on ${hostname()}`, work);
+  return withLock(lockPath(folders), { timeoutMs, busy: `another dlsm is busy on ${hostname()}` }, work);
 }
