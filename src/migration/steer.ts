@@ -45,7 +45,27 @@ export async function resume(context: Context, id: string, isForced: boolean): P
     await destination.ask("destination.ensure", { id: diskId, export: ticket, force });
     await destination.ask("destination.resume", { id: diskId });
   }
+  requireSources(view);
   return true;
+}
+
+/** Throws FailedError if an export, of which blocks are still needed, is known not to be there any more. */
+function requireSources({ id, disks, sourceProblem }: View): void {
+  if (sourceProblem !== null) return;
+  for (const { source, destination } of disks) {
+    if (source !== undefined || destination === undefined) continue;
+    const { options, isReleased, isActivated, engine, destination: here, source: from } = destination;
+    if (options.byTicket || isReleased || !isActivated || engine?.state === "synced") continue;
+    throw new FailedError(
+      `the source of ${id} was released on ${from.host}, and not all of it is at ${here.host}:${here.path}`,
+      {
+        hint:
+          `it cannot go on; keep both disks: ${from.host}:${from.path} is as it was at the hand-off, unless ` +
+          `somebody wrote to it since, and what was written since is only at ${here.host}:${here.path}, which ` +
+          `dlsm abort ${id} --force gives up`,
+      },
+    );
+  }
 }
 
 /** Of what was cut short on its way back. Throws FailedError if it has gone back already. */
@@ -87,8 +107,11 @@ export async function abort(context: Context, id: string, isForced: boolean): Pr
   }
   const problem = view.sourceProblem ?? view.destinationProblem;
   if (problem === null) return;
+  // This one may know nothing of the migration any more, and so not where the other one is.
+  const { reach } = view.sourceProblem !== null ? source : destination;
+  const where = reach === null ? "" : ` --host ${reach}`;
   throw new FailedError(`${id} is only taken away on one of its hosts: ${problem}`, {
-    hint: `give dlsm abort ${id} again when that host can be reached`,
+    hint: `give dlsm abort ${id}${where} again when that host can be reached`,
   });
 }
 
