@@ -13,6 +13,7 @@
  * | attached (all), hand-off by command  | command      | runs it; destination: journal           |                  |
  * | attached (all), hand-off now or decided, or one disk was written to | handOff | fences each source, then activates each volume | before the first activation: source.unfence |
  * | without its engine                   | startEngine  | destination: starts it on its map       |                  |
+ * | with an engine that does not answer  |              | waits                                   |                  |
  * | out of reach of its source, tgtd gone| startExport  | source: starts tgtd; tells the engine   |                  |
  * | active by a first write, not fenced   | fence        | source: journal, read-only, baseline    | source.unfence   |
  * | active, with another share of the limit | share     | destination: limits the sync            |                  |
@@ -88,7 +89,7 @@ export function nextSteps(view: View, circumstances: Circumstances): Step[] {
   const entries = destinationsOf(view);
   const isEnding = entries.every((entry) => phaseOf(entry) === "released");
   // The first disk ends last: its folder is the driver's place.
-  if (isEnding) return entries.toReversed().map(endStep);
+  if (isEnding) return entries.filter(({ isEngineHung }) => !isEngineHung).toReversed().map(endStep);
 
   requireWhole(view);
   const frozen = entries.find(({ goesBackAs }) => goesBackAs !== null);
@@ -124,6 +125,7 @@ function diskStep(view: View, { id, source, destination }: DiskView, { lost }: C
   if (destination === undefined || phaseOf(destination) === "released") return undefined;
   const step = (name: Step["name"]): Step => ({ name, id });
   const { engine, options } = destination;
+  if (destination.isEngineHung) return undefined;
   if (engine === null) return step("startEngine");
   const isUnsettled = destination.failback !== null && !destination.failback.isSettled;
   if (isUnsettled && destinationsOf(view).every(({ isActivated }) => isActivated)) return step("settle");

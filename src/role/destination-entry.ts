@@ -18,6 +18,8 @@ export interface Running {
   readonly hostId: string | null;
   readonly nbdSocket: string;
   readonly engine: EngineStatus | null;
+  /** Why it does not answer, although it runs. */
+  readonly hung: DlsmError | null;
   readonly stored: DestinationEntry["stored"];
   readonly isActivated: boolean;
   readonly driver: DriverFile | undefined;
@@ -25,7 +27,7 @@ export interface Running {
 
 export function entryOf(
   record: DestinationRecord,
-  { host, hostId, driver, ...running }: Running,
+  { host, hostId, driver, hung, ...running }: Running,
 ): DestinationEntry {
   const { plan, state } = record;
   return {
@@ -51,8 +53,10 @@ export function entryOf(
     verified: record.verified,
     isReleased: record.isReleased,
     mayCutOver: record.cutover !== "hold",
-    problem: running.engine === null && state === "attached" ? describeStop(running) : null,
-    remedy: null,
+    isEngineHung: hung !== null,
+    problem: hung?.message ??
+      (running.engine === null && state === "attached" ? describeStop(running) : null),
+    remedy: hung?.hint ?? null,
   };
 }
 
@@ -62,7 +66,10 @@ function describeStop({ id, stored }: Pick<Running, "id" | "stored">): string {
 }
 
 /** `error`: why the journal cannot be read. */
-export function brokenEntry(error: unknown, { host, hostId, driver, ...running }: Running): DestinationEntry {
+export function brokenEntry(
+  error: unknown,
+  { host, hostId, driver, hung, ...running }: Running,
+): DestinationEntry {
   const unknown: Endpoint = { host: "", path: "", reach: null, hostId: null };
   return {
     ...running,
@@ -91,6 +98,7 @@ export function brokenEntry(error: unknown, { host, hostId, driver, ...running }
     verified: null,
     isReleased: false,
     mayCutOver: false,
+    isEngineHung: hung !== null,
     problem: messageOf(error),
     remedy: error instanceof DlsmError ? error.hint ?? null : null,
   };

@@ -26,12 +26,6 @@ export async function setUpVolume(
   const folders = records.folders(plan.id);
   const { failback } = plan;
   if (failback !== null && records.read(plan.id).seededBytes !== plan.sizeBytes) throw notSeeded(plan.id);
-  // What a disk goes back from was only large enough for it.
-  if (source.sizeBytes < plan.sizeBytes || (failback === null && source.sizeBytes !== plan.sizeBytes)) {
-    throw new PreconditionError(
-      `the source has ${source.sizeBytes} bytes now, not ${plan.sizeBytes} as before`,
-    );
-  }
   const file = await inspectDestination(record.path, plan.sizeBytes, plan.force);
   const attaching: DestinationRecord = { ...record, origin: file.origin, state: "attaching" };
   records.write(attaching);
@@ -65,6 +59,34 @@ export async function undoAttach(records: DestinationRecords, record: Destinatio
   for (const name of [engineFiles.map, engineFiles.config]) removeFileDurably(join(folders.state, name));
   rmSync(join(folders.run, engineFiles.liveMap), { force: true });
   records.write({ ...record, state: "planned", seededBytes: 0 });
+}
+
+/**
+ * Throws PreconditionError if the export is not the one that was planned. The destination goes where its own plan
+ * says, with its own ssh keys, and not where the source's host sends it. A ticket carries its own address.
+ */
+export function requirePlanned({ plan }: DestinationRecord, source: SourceExport): void {
+  const { network: { portal, tunnel }, options, failback, sizeBytes } = plan;
+  // What a disk goes back from was only large enough for it.
+  if (source.sizeBytes < sizeBytes || (failback === null && source.sizeBytes !== sizeBytes)) {
+    throw new PreconditionError(`the source has ${source.sizeBytes} bytes now, not ${sizeBytes} as before`);
+  }
+  const isThere = source.address === portal.address && (portal.port === 0 || source.port === portal.port);
+  if (options.byTicket || (isThere && source.tunnel === tunnel)) return;
+  throw new PreconditionError(
+    `the source ${plan.source.host} is not where it was planned: it names ${placeOf(source)}, planned was ${
+      placeOf({ ...portal, tunnel })
+    }`,
+    {
+      hint: `see what has changed on ${plan.source.host}; dlsm abort ${
+        plan.id.split("-")[0]
+      }, then migrate anew`,
+    },
+  );
+}
+
+function placeOf({ address, port, tunnel }: Pick<SourceExport, "address" | "port" | "tunnel">): string {
+  return `${address} port ${port === 0 ? "any" : port}${tunnel === null ? "" : ` through ssh ${tunnel}`}`;
 }
 
 function notSeeded(id: string): PreconditionError {

@@ -26,8 +26,15 @@ import { knownDisk } from "./disk-identity.ts";
 import { readDriver } from "./driver.ts";
 import { noteEnded, readEnded } from "./ended.ts";
 import { readHostId } from "./host-id.ts";
-import { endBeforeHandOff, isActivated, setUpVolume, takeAway, undoAttach } from "./destination-setup.ts";
-import { askEngine, engineStatus, startEngine, stopEngine } from "./engine-process.ts";
+import {
+  endBeforeHandOff,
+  requirePlanned,
+  setUpVolume,
+  storedActivation,
+  takeAway,
+  undoAttach,
+} from "./destination-setup.ts";
+import { askEngine, engineStatus, lookAtEngine, startEngine, stopEngine } from "./engine-process.ts";
 import {
   checkRunFolder,
   makeNewRoleFolders,
@@ -109,6 +116,7 @@ export class DestinationRole {
       const folders = this.#records.folders(id);
       makeRunFolder(folders);
       requireNotAborting(this.#records, id);
+      requirePlanned(record, source);
       if (record.state === "attached") return await this.#entry(id);
       if (!await endBeforeHandOff(this.#records, id)) {
         // A first write came before the set-up was cut short: what it wrote is only here.
@@ -138,6 +146,7 @@ export class DestinationRole {
       if (record.state === "planned" || record.state === "attaching") return await this.#entry(id);
       makeRunFolder(folders);
       if (record.state !== "attached") return await this.#entry(id);
+      if (source !== null) requirePlanned(record, source);
       const config = this.#records.config(id);
       const isMoved = source !== null && JSON.stringify(source) !== JSON.stringify(config.source);
       if (isMoved) this.#records.writeConfig(id, { ...config, source });
@@ -232,6 +241,8 @@ export class DestinationRole {
       const folders = this.#records.folders(id);
       const entry = await this.#entry(id);
       const status = entry.engine;
+      // Its folder is the driver's place.
+      if (id.endsWith("-1") && this.#records.siblings(id).length > 1) return { isDone: false, status };
       if (record.state !== "finishing") {
         if (status === null) throw notRunning(id);
         if (status.state !== "synced") throw new PreconditionError(`${id} is not synced yet`);
@@ -299,18 +310,18 @@ export class DestinationRole {
 
   /** All that this role has, or only one of them. */
   async list({ id: only }: Request<"destination.list">): Promise<DestinationEntry[]> {
-    const entries: DestinationEntry[] = [];
-    for (const id of this.#records.ids()) {
-      if (!isAskedFor(id, only)) continue;
-      try {
-        entries.push(await this.#entry(id));
-      } catch (error) {
-        // Unless it ended meanwhile.
-        if (!this.#records.ids().includes(id)) continue;
-        entries.push(brokenEntry(error, await this.#running(id)));
-      }
+    const ids = this.#records.ids().filter((id) => isAskedFor(id, only));
+    // Side by side, so that those that hang take no longer than one.
+    return (await Promise.all(ids.map((id) => this.#listed(id)))).flat();
+  }
+
+  /** Empty if it ended meanwhile. */
+  async #listed(id: string): Promise<DestinationEntry[]> {
+    try {
+      return [await this.#entry(id)];
+    } catch (error) {
+      return this.#records.ids().includes(id) ? [brokenEntry(error, await this.#running(id))] : [];
     }
-    return entries;
   }
 
   async #entry(id: string): Promise<DestinationEntry> {
@@ -328,15 +339,16 @@ export class DestinationRole {
   /** What is known without the journal. */
   async #running(id: string): Promise<Running> {
     const folders = this.#records.folders(id);
-    const engine = await engineStatus(folders) ?? null;
+    const { engine, hung } = await lookAtEngine(folders);
     return {
       id,
       host: hostname(),
       hostId: readHostId(this.#folders.state),
       nbdSocket: join(folders.run, engineFiles.nbdSocket),
       engine,
+      hung,
       stored: engine === null ? readStoredStatus(folders) ?? null : null,
-      isActivated: engine === null ? await isActivated(this.#records, id) : engine.state !== "attached",
+      isActivated: engine === null ? storedActivation(this.#records, id) : engine.state !== "attached",
       driver: readDriver(this.#folders, id),
     };
   }

@@ -77,6 +77,18 @@ export async function engineStatus(folders: RoleFolders): Promise<EngineStatus |
   }
 }
 
+/** For a look at the host: one engine that hangs does not keep the others from being told of. */
+export async function lookAtEngine(
+  folders: RoleFolders,
+): Promise<{ readonly engine: EngineStatus | null; readonly hung: EngineHungError | null }> {
+  try {
+    return { engine: await engineStatus(folders) ?? null, hung: null };
+  } catch (error) {
+    if (error instanceof EngineHungError) return { engine: null, hung: error };
+    throw error;
+  }
+}
+
 export interface EngineStart {
   /** Make the residency map. */
   readonly isNew?: boolean;

@@ -301,8 +301,10 @@ export interface DestinationEntry {
   readonly isReleased: boolean;
   readonly mayCutOver: boolean;
   readonly nbdSocket: string;
-  /** Null if the engine does not run. */
+  /** Null if the engine does not run, or hangs. */
   readonly engine: EngineStatus | null;
+  /** It runs and does not answer: `problem` says so. Not to be taken for gone. */
+  readonly isEngineHung: boolean;
   /** Process that drives the migration to its end; null if none does. */
   readonly driverPid: number | null;
   /** What holds it up, in its words. */

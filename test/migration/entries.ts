@@ -52,6 +52,7 @@ export const destination: DestinationEntry = {
   mayCutOver: true,
   nbdSocket: "/run/x/nbd.sock",
   engine,
+  isEngineHung: false,
   stored: null,
   driverPid: 7,
   driverNote: null,

@@ -74,6 +74,13 @@ test("nobody drives a migration that goes back", () => {
   }
 });
 
+test("an engine that does not answer is waited for: it is no reason to start another one", () => {
+  const hung = { ...destination, engine: null, isEngineHung: true };
+  assert.equal(steps(view(hung)), []);
+  assert.equal(steps(view({ ...hung, isReleased: true })), []);
+  assert.equal(steps(two(hung, { ...destination, engine: null })), ["startEngine 2"]);
+});
+
 test("setting up: export, attach, and no more", () => {
   assert.equal(nextSetUpStep(viewOf(id, [], [planned])), { name: "export", id });
   assert.equal(nextSetUpStep(view(planned, { ...source, state: "exporting" })), { name: "export", id });

@@ -4,13 +4,12 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { acquire } from "../../src/lib/lock.ts";
-import { destination as entry } from "../migration/entries.ts";
 import { roleHandlers } from "../../src/role/handlers.ts";
 import { lockPath } from "../../src/role/layout.ts";
-import type { Request } from "../../src/role/messages.ts";
 import { memoryPair } from "../../src/rpc/local.ts";
 import { localPair, RpcClient, serve, type Served } from "../../src/rpc/mod.ts";
 import { tempFolder } from "../helpers/temp.ts";
+import { planOf } from "./plan.ts";
 
 const test = suite("one at a time");
 
@@ -25,22 +24,7 @@ async function ask(leave: (asked: Asked) => Promise<unknown>) {
   const folder = tempFolder();
   const folders = { state: join(folder, "state"), run: join(folder, "run") };
   for (const each of Object.values(folders)) mkdirSync(each, { mode: 0o700 });
-  const plan: Request<"destination.plan"> = {
-    id: "abcd1234",
-    diskCount: 1,
-    network: { portal: { address: "127.0.0.1", port: 0 }, allow: "127.0.0.1", tunnel: null },
-    path: join(folder, "disk"),
-    force: false,
-    sizeBytes: 1 << 20,
-    blockBytes: 4096,
-    activation: "explicit",
-    bytesPerSecond: null,
-    sourceTimeoutMs: null,
-    source: entry.source,
-    destinationReach: null,
-    options: entry.options,
-    failback: null,
-  };
+  const plan = planOf(join(folder, "disk"));
   const roles = roleHandlers(folders);
   const [here, there] = memoryPair();
   const served = serve(there, roles.handlers);
