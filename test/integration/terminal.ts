@@ -1,7 +1,7 @@
 /** A terminal on a host, with a shell in it, by script(1). */
 import { readFileSync } from "node:fs";
 import { kill } from "../helpers/dlsm.ts";
-import type { Running, TestHost } from "../helpers/hosts/mod.ts";
+import type { HostProcess, Running, TestHost } from "../helpers/hosts/mod.ts";
 
 export class Terminal {
   readonly #host: TestHost;
@@ -42,19 +42,26 @@ export class Terminal {
     }
   }
 
-  /** All that was started in it gets SIGHUP, as by a shell that leaves; then reads and writes of it fail. */
-  async close(): Promise<void> {
-    const sessionOf = (pid: number) => {
-      try {
-        return readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /s, "").split(" ")[3];
-      } catch {
-        return undefined; // It ended meanwhile.
-      }
-    };
-    const processes = this.#host.processes();
-    const shell = processes.find(({ parentPid }) => parentPid === this.#script.pid)!;
+  /** What runs in its session: the shell, and what was started there and did not leave it. */
+  processes(): HostProcess[] {
+    const all = this.#host.processes();
+    const shell = all.find(({ parentPid }) => parentPid === this.#script.pid)!;
     const session = sessionOf(shell.pid);
-    for (const { pid } of processes) if (sessionOf(pid) === session) kill(pid, "SIGHUP");
+    return all.filter(({ pid }) => sessionOf(pid) === session);
+  }
+
+  /** All in its session get SIGHUP, as from a shell that leaves; then reads and writes of it fail. */
+  async close(): Promise<void> {
+    for (const { pid } of this.processes()) kill(pid, "SIGHUP");
     await this.#script.kill();
+  }
+}
+
+/** proc_pid_stat(5); undefined: it has ended. */
+function sessionOf(pid: number): string | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /s, "").split(" ")[3];
+  } catch {
+    return undefined;
   }
 }

@@ -1,128 +1,107 @@
 /** While a disk moves between two hosts nobody else sees its secrets: not in /proc, in no log, in no file. */
-import { lstatSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { lstatSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { sourceJournal } from "../../src/role/source-journal.ts";
 import type { TestHost } from "../helpers/hosts/mod.ts";
-import { findProgram, needing } from "../helpers/needs.ts";
-import { within } from "../helpers/processes.ts";
-import { Move, programsOfTwoHosts } from "./two-hosts.ts";
+import { needing } from "../helpers/needs.ts";
+import { until, within } from "../helpers/processes.ts";
+import { looksLike, Move, programsOfTwoHosts } from "./two-hosts.ts";
+import { Watcher } from "./watcher.ts";
 
 const test = suite("two-hosts-secrets");
 const withHosts = needing(test, programsOfTwoHosts, { root: true });
 
-/** What others can see of a host, collected until the end. */
-class Watcher {
-  readonly #hosts: readonly TestHost[];
-  readonly seen = new Set<string>();
-  /** What others may get at, of all that dlsm made. */
-  readonly open = new Set<string>();
-  #isOver = false;
-  readonly #watching: Promise<void>;
-
-  constructor(hosts: readonly TestHost[]) {
-    this.#hosts = hosts;
-    for (const host of hosts) this.#wrap(host);
-    this.#watching = this.#watch();
-  }
-
-  /** Programs that may live too short to be looked at tell what they are given. */
-  #wrap(host: TestHost): void {
-    for (const name of ["tgtd", "tgtadm", "ssh", "blkid", "nsenter", "mount", "umount", "ip", "unshare"]) {
-      const program = findProgram(name);
-      if (program === undefined) continue;
-      const tell = `{ echo "$0 $*"; cat /proc/$$/environ; } >>'${host.path("told")}'`;
-      writeFileSync(join(host.folder, "bin", name), `#!/bin/sh\n${tell}\nexec ${program} "$@"\n`, {
-        mode: 0o755,
-      });
-    }
-  }
-
-  async #watch(): Promise<void> {
-    while (!this.#isOver) {
-      for (const host of this.#hosts) {
-        for (const { pid } of host.processes()) {
-          for (const what of ["cmdline", "environ"]) this.#look(pid, what);
-        }
-        for (const folder of ["state", "run"]) this.#files(host.path(folder));
-      }
-      await sleep(2);
-    }
-  }
-
-  #look(pid: number, what: string): void {
-    try {
-      this.seen.add(readFileSync(`/proc/${pid}/${what}`, "latin1"));
-    } catch {
-      // It ended meanwhile.
-    }
-  }
-
-  #files(folder: string): void {
-    try {
-      for (const name of ["", ...readdirSync(folder, { recursive: true, encoding: "utf8" })]) {
-        const path = join(folder, name);
-        // A folder that is closed to others is enough for what a program makes in it.
-        const parts = name.split("/").map((_, at, all) => join(folder, ...all.slice(0, at + 1)));
-        if ([folder, ...parts].every(isOpen)) this.open.add(path);
-        if (/\.log$/.test(name)) this.seen.add(readFileSync(path, "latin1"));
-      }
-    } catch {
-      // It went away while it was looked at.
-    }
-  }
-
-  async stop(): Promise<void> {
-    this.#isOver = true;
-    await this.#watching;
-    for (const host of this.#hosts) this.seen.add(readFileSync(host.path("told"), "latin1"));
-  }
-}
-
-function isOpen(path: string): boolean {
-  const stats = lstatSync(path);
-  return !stats.isSymbolicLink() && (stats.mode & 0o077) !== 0;
-}
-
-/** As they are, and as they may be written. */
-function spellings(secret: string): string[] {
-  const bytes = Buffer.from(secret);
-  return [
-    secret,
-    bytes.toString("hex"),
-    bytes.toString("base64").replace(/=+$/, ""),
-    bytes.toString("base64url"),
-  ];
-}
+/** The files that hold the secrets, for as long as the migration lasts; as they are made, too. */
+const mayHoldThem =
+  /^node[12] \S+\/state\/(source|destination)\/\.?[a-z0-9]+\/\.?(journal|engine\.config)(\.[0-9a-f]+\.tmp)?$/;
 
 for (const options of [[], ["--tunnel"]]) {
   withHosts(`no secret is to be seen on any host while a disk moves ${options.join(" ")}`, async () => {
     await Move.with(["node1", "node2", "node3"], {}, async (move) => {
-      const { from, net } = move;
-      const watcher = new Watcher(net.hosts);
-      const command = move.start(net.host("node3"), "--handoff", "manual", "--bwlimit", "8MiB/s", ...options);
-      const id = await move.idOn(from, "source");
-      await move.until(id, (status) => status?.phase === "attached", "attached");
-      const { chap } = sourceJournal(join(from.env.DLSM_STATE_DIR!, "source", id)).read()!.export;
-      await move.to.ok("activate", id);
-      const { exitCode, stdout, stderr } = await within(command.ended, "the end");
-      assert.is(exitCode, 0, stderr);
-      await watcher.stop();
-      assert.ok([...watcher.seen].some((text) => text.includes("tgtadm")), "it watches");
-      assert.ok([...watcher.seen].some((text) => text.includes("DLSM_STATE_DIR")), "it watches environments");
-      const all = [...watcher.seen, stdout, stderr].join("\n");
-      for (const secret of [chap.incoming.secret, chap.outgoing.secret]) {
-        assert.ok(secret.length >= 12, "a real secret");
-        for (const text of spellings(secret)) assert.not.ok(all.includes(text), "a secret is to be seen");
+      const watcher = new Watcher(move.net.hosts);
+      try {
+        await moveWatched(move, watcher, options);
+      } finally {
+        await watcher.stop();
       }
-      assert.equal([...watcher.open], [], "what others may read or write");
-      assert.is(lstatSync(move.destination).mode & 0o077, 0, "the disk that was made");
-      await from.run("rm", ["-f", from.path("told")]);
-      move.checkDestination();
-      await move.nothingLeft();
     });
+  });
+}
+
+async function moveWatched(move: Move, watcher: Watcher, options: readonly string[]): Promise<void> {
+  const { from, to, net } = move;
+  const command = move.start(net.host("node3"), "--handoff", "manual", "--bwlimit", "8MiB/s", ...options);
+  const id = await move.idOn(from, "source");
+  await move.until(id, (status) => status?.phase === "attached", "attached");
+  const { chap } = sourceJournal(join(from.env.DLSM_STATE_DIR!, "source", id)).read()!.export;
+  const secrets = [chap.incoming.secret, chap.outgoing.secret];
+  const formats = [["status", id, "--json"], ["status"]];
+  const asked = await Promise.all(net.hosts.flatMap((host) => formats.map((words) => host.ok(...words))));
+  for (const { stdout, stderr } of asked) watcher.note(stdout + stderr, "status");
+  await to.ok("activate", id);
+  const { exitCode, stdout, stderr } = await within(command.ended, "the end");
+  assert.is(exitCode, 0, stderr);
+  watcher.note(stdout + stderr, "migrate");
+  move.checkDestination();
+
+  for (const secret of secrets) {
+    assert.match(secret, /^[0-9a-f]{32}$/, "a real secret");
+    const places = spellings(secret).flatMap((text) => watcher.find(text));
+    assert.equal(places.filter((place) => !mayHoldThem.test(place)), [], "where a secret was seen");
+    assert.ok(places.length > 0, "the watcher reads what holds them");
+  }
+  seesAll(watcher, move);
+  assert.equal([...watcher.open], [], "modes of what dlsm made");
+  assert.is(lstatSync(move.destination).mode & 0o777, 0o600, "the disk that was made");
+  for (const host of net.hosts) await seesPlanted(watcher, host, secrets[0]!);
+  for (const host of net.hosts) {
+    assert.equal(filesWith(host, secrets), [], "files with a secret in the end");
+  }
+}
+
+/** The watcher was there in time for all that runs. */
+function seesAll(watcher: Watcher, { from, to, net }: Move): void {
+  const commands = (host: TestHost, pattern: RegExp) =>
+    watcher.textsAt(`${host.name} cmdline`).some((text) => pattern.test(text.replaceAll("\0", " ").trim()));
+  const parts = [[from, looksLike.tgtd], [from, looksLike.role], [to, looksLike.engine], [
+    to,
+    looksLike.role,
+  ]];
+  for (const [host, pattern] of [...parts, [net.host("node3"), /(^|\/)ssh /]] as [TestHost, RegExp][]) {
+    assert.ok(commands(host, pattern), `${pattern} on ${host.name}`);
+  }
+}
+
+/** What the test forbids would be seen, on this host. */
+async function seesPlanted(watcher: Watcher, host: TestHost, secret: string): Promise<void> {
+  const env = { ...host.env, PLANTED: secret };
+  const planted = [
+    host.start("tail", ["-f", "/dev/null", secret]),
+    host.start("sleep", ["60"], { env }),
+  ];
+  const isSeen = (what: string) => watcher.find(secret).includes(`${host.name} ${what}`);
+  await until(() => isSeen("cmdline") && isSeen("environ"), `the planted ones are seen on ${host.name}`);
+  await Promise.all(planted.map((each) => each.kill()));
+}
+
+/** As it is, and as it may be written. */
+function spellings(secret: string): string[] {
+  const bytes = Buffer.from(secret);
+  const base64 = bytes.toString("base64").replace(/=+$/, "");
+  return [secret, bytes.toString("hex"), base64, bytes.toString("base64url")];
+}
+
+/** Of the host's folder and /run; the programs that tell are no part of it. */
+function filesWith(host: TestHost, secrets: readonly string[]): string[] {
+  const root = `/proc/${host.space.pid}/root`;
+  return [host.folder, "/run"].flatMap((folder) =>
+    readdirSync(root + folder, { recursive: true, encoding: "utf8" }).map((name) => join(folder, name))
+  ).filter((path) => {
+    if (!lstatSync(root + path, { throwIfNoEntry: false })?.isFile()) return false;
+    const content = readFileSync(root + path, "latin1");
+    return secrets.some((secret) => content.includes(secret));
   });
 }
 
