@@ -111,7 +111,10 @@ test("a refused activation: neither a command nor a first write makes the hand-o
   assert.is(volume.refuseActivation(), true);
   const client = new AbortController();
   const write = volume.write(0, new Uint8Array(4096).fill(9), false, client.signal);
-  await volume.activate().then(() => assert.unreachable(), (error) => assert.match(error.message, /given up/));
+  await volume.activate().then(
+    () => assert.unreachable(),
+    (error) => assert.match(error.message, /given up/),
+  );
   assert.is(volume.refuseActivation(), true, "any number of times");
   assert.equal([volume.activated, disk.bytes[0]], [false, 0]);
   client.abort();
