@@ -297,4 +297,24 @@ test("etaSeconds() is null when nothing moves, 0 when nothing is left", () => {
   ]);
 });
 
+test("a reporter goes on when its outputs throw: nobody reads them any more", () => {
+  let tries = 0;
+  const gone = {
+    isTTY: true,
+    write: () => {
+      tries++;
+      throw new Error("Input/output error (os error 5)");
+    },
+  };
+  for (const isJson of [false, true]) {
+    const reporter = createReporter(isJson, { stdout: gone, stderr: gone, environment: {} });
+    tries = 0;
+    reporter.message("warn", "is anybody there?");
+    reporter.progress(status);
+    reporter.result({ json: {}, lines: ["the end"] });
+    reporter.error(new FailedError("no"));
+    assert.ok(tries >= 4, `${tries}`);
+  }
+});
+
 test.run();
