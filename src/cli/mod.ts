@@ -1,7 +1,7 @@
 /** The command line: finds the command, checks its arguments strictly, runs it, and gives the exit code. */
 import { stripVTControlCharacters } from "node:util";
 import { type ArgsDef, renderUsage, runCommand, type SubCommandsDef } from "citty";
-import { DlsmError, exitCodes, UsageError } from "../lib/errors.ts";
+import { DlsmError, exitCodes, PreconditionError, UsageError } from "../lib/errors.ts";
 import { version } from "../lib/version.ts";
 import { createReporter } from "../report/mod.ts";
 import { checkArguments, unknownCommand } from "./arguments.ts";
@@ -84,8 +84,21 @@ async function run([name, ...rest]: readonly string[]): Promise<number> {
     return exitCodes.done;
   }
   checkArguments(command.args as ArgsDef, rest, `dlsm ${name}`);
+  checkFolder();
   await runCommand(command, { rawArgs: [...rest] });
   return exitCodes.done;
+}
+
+/** Paths and programs are looked up from here. Throws PreconditionError where the user may not be. */
+function checkFolder(): void {
+  try {
+    process.cwd();
+  } catch (cause) {
+    throw new PreconditionError("the current directory is gone, or this user may not enter it", {
+      hint: "cd to another one, such as /, and give the command again",
+      cause,
+    });
+  }
 }
 
 /** Not by index: "constructor" is no command. */

@@ -128,7 +128,7 @@ export function parseDiskPlace(text: string): DiskPlace {
       hint: `write ${host}:/PATH (a file of that name here is ./${text})`,
     });
   }
-  const reach = host.replace(/\[(.*)\]/, "$1");
+  const reach = withoutBrackets(host);
   checkDestination(reach);
   return { reach, path };
 }
@@ -142,10 +142,16 @@ export function localPath(text: string): string {
   });
 }
 
+/** `root@[fd00::1]`, as it has to be written before a path, is `root@fd00::1` for ssh. */
+export function withoutBrackets(host: string): string {
+  return host.replace(/\[(.*)\]/, "$1");
+}
+
 /** Hosts as `--host` names them. Throws UsageError. */
 export function parseHosts(texts: readonly string[]): string[] {
-  for (const text of texts) checkDestination(text);
-  return [...texts];
+  const hosts = texts.map(withoutBrackets);
+  for (const host of hosts) checkDestination(host);
+  return hosts;
 }
 
 /** All values of a flag that can be given more than once. */

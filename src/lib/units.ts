@@ -23,8 +23,9 @@ export function parseRate(text: string): number | null {
   const word = text.trim();
   if (word === "off" || word === "none") return null;
   const bytes = sizeOf(word.replace(/\/s$/, ""));
-  if (bytes === undefined) throw notAccepted(text, "a rate", rateForms);
-  return bytes === 0 ? null : bytes;
+  // Whoever means "stop" must not get full speed.
+  if (bytes === undefined || bytes === 0) throw notAccepted(text, "a rate", rateForms);
+  return bytes;
 }
 
 function sizeOf(word: string): number | undefined {

@@ -134,8 +134,8 @@ export class Driver {
 
   /** True when the migration is over. */
   async #doSteps(view: View): Promise<boolean> {
-    const steps = nextSteps(view, { lost: this.#lost(view) })
-      .filter(({ name }) => name !== "command" || this.#options.handoffCommand !== null);
+    const all = nextSteps(view, { lost: this.#lost(view) });
+    const steps = all.filter(({ name }) => name !== "command" || this.#options.handoffCommand !== null);
     let finished = 0;
     this.#danger = dangerOf(view) ?? this.#danger;
     let note = view.sourceProblem ?? this.#danger;
@@ -152,8 +152,9 @@ export class Driver {
       }
     }
     await this.#tell(note);
-    // Somebody else may reach the source: until the next look the place is free.
-    if (this.#options.isBackground === true && steps.some(isLeft)) await this.#leave(false);
+    // Somebody else may reach the source, or have the command: until the next look the place is free.
+    const isForOthers = steps.length < all.length || steps.some(isLeft);
+    if (this.#options.isBackground === true && isForOthers) await this.#leave(false);
     return finished === destinationsOf(view).length;
   }
 

@@ -73,6 +73,13 @@ export function newFilePath(path: string): string {
   } catch (cause) {
     throw unreachable(dirname(path), "folder of the destination", cause);
   }
+  // A device's name that was mistyped; a file there would be in memory.
+  if (`${folder}/`.startsWith("/dev/") && !`${folder}/`.startsWith("/dev/shm/")) {
+    throw new PreconditionError(`there is no device ${place(path)}`, {
+      hint:
+        "check its name, and make it first (lvcreate, for instance); new files are made outside of /dev only",
+    });
+  }
   try {
     accessSync(folder, constants.W_OK | constants.X_OK);
   } catch (cause) {

@@ -7,6 +7,7 @@ import { hostname } from "node:os";
 import { execa } from "execa";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { selfCommand } from "../../src/lib/self.ts";
 import { makeDisk } from "../helpers/disk.ts";
 import { attachLoop, needingLoop } from "../helpers/loop-device.ts";
 import { findProgram, needing } from "../helpers/needs.ts";
@@ -366,6 +367,25 @@ withTgt(
       });
       await refuseAll(dlsm, [unwritable("ticket", "exists"), unwritable("no/ticket", "no such")]);
       await dlsm.nothingLeft();
+    }),
+);
+
+// Deno itself does not start there, only what it compiled would.
+const underNode = "Deno" in globalThis ? undefined : withTgt;
+underNode?.(
+  "a current directory that is gone",
+  () =>
+    withDlsm(async (dlsm) => {
+      const { program, args } = selfCommand(["status"]);
+      const script = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" "$@"';
+      const ran = await execa("sh", ["-c", script, program, ...args], {
+        cwd: dlsm.folder,
+        env: dlsm.environment,
+        reject: false,
+      });
+      assert.is(ran.exitCode, 3, ran.stderr);
+      assert.match(ran.stderr, /the current directory is gone, .*\n {2}cd to another one/);
+      assert.not.match(ran.stderr, /did not expect/);
     }),
 );
 

@@ -58,8 +58,8 @@ test("parseRate() takes sizes with and without /s, and words for no limit", () =
   assert.is(parseRate("1.5GiB/s"), 1.5 * GiB);
   assert.is(parseRate("100M"), 100 * MiB);
   assert.is(parseRate("1/s"), 1);
-  for (const text of ["off", "none", "0", "0/s"]) assert.is(parseRate(text), null);
-  refused(parseRate, ["", "fast", "-1M", "10M/m", "10M/h", "100Mbit/s", "OFF ?", "/s"]);
+  for (const text of ["off", "none"]) assert.is(parseRate(text), null);
+  refused(parseRate, ["", "0", "0/s", "0MiB/s", "fast", "-1M", "10M/m", "10M/h", "100Mbit/s", "OFF ?", "/s"]);
 });
 
 test("parseDuration() takes units in falling order", () => {

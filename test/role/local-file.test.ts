@@ -108,4 +108,12 @@ test("refuseSameDisk() knows one file by any of its names", () => {
   refuseSameDisk(join(folder, "nothing"), source);
 });
 
+test("inspectDestination() takes no new file in /dev for a device", async () => {
+  const { message } = await rejection(
+    inspectDestination("/dev/dlsm-no-such-device", MiB, true),
+    PreconditionError,
+  );
+  assert.is(message, `there is no device ${hostname()}:/dev/dlsm-no-such-device`);
+});
+
 test.run();

@@ -6,7 +6,7 @@ import { PreconditionError } from "../../lib/errors.ts";
 import { ownFolders } from "../../lib/paths.ts";
 import type { Reporter } from "../../report/mod.ts";
 import { type Host, localHost, remoteHost } from "../../role/mod.ts";
-import { jsonOption } from "../options.ts";
+import { jsonOption, withoutBrackets } from "../options.ts";
 import { reporterFor } from "../session.ts";
 
 export const doctor = defineCommand({
@@ -30,7 +30,7 @@ export const doctor = defineCommand({
   },
   async run({ args }) {
     const reporter = reporterFor(args);
-    const patients = await patientsOf([...new Set(args._)], reporter);
+    const patients = await patientsOf([...new Set(args._.map(withoutBrackets))], reporter);
     try {
       const findings = await examine(patients, args.clean === true);
       report(reporter, patients, findings);
