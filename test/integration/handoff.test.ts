@@ -10,6 +10,8 @@ import { makeDisk, MiB } from "../helpers/disk.ts";
 import { type Detached, Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { rejection } from "../helpers/rejection.ts";
+import { until } from "../helpers/until.ts";
+import { within } from "../helpers/processes.ts";
 import { startWriter } from "../helpers/writer.ts";
 import { compare } from "./model-load.ts";
 import { NbdClient } from "./nbd-client.ts";
@@ -349,6 +351,36 @@ withTools(
       }
       await dlsm.ok("resume", id);
       assert.is(readFileSync(count, "utf8"), `run ${id}\n`);
+      await dlsm.nothingLeft();
+    } finally {
+      await dlsm.close();
+    }
+  },
+);
+
+withTools(
+  "a hand-off command that failed is run again by resume, although another process drives by then",
+  async () => {
+    const dlsm = new Dlsm();
+    try {
+      makeDisk(dlsm.path("src.img"), 8, [0, 1]);
+      const places = [dlsm.path("src.img"), dlsm.path("dst.img")];
+      const failed = await dlsm.run(
+        "migrate",
+        ...places,
+        "--handoff-command",
+        `test -e ${dlsm.path("ready")}`,
+      );
+      assert.is(failed.exitCode, 1);
+      const [, id] = /dlsm resume (\w+)/.exec(failed.stderr)! as unknown as [string, string];
+      const drives = ({ command }: { command: string }) => command.endsWith(` drive ${id}`);
+      const place = dlsm.path(`run/${id}/dst/driver`);
+      const hasPlace = ({ pid }: { pid: number }) =>
+        JSON.parse(readFileSync(place, "utf8")).process?.pid === pid;
+      await until(() => dlsm.processes().filter(drives).some(hasPlace), "one in the background");
+      closeSync(openSync(dlsm.path("ready"), "w"));
+      await within(dlsm.ok("resume", id), "resume");
+      assert.ok(readFileSync(places[1]!).equals(readFileSync(places[0]!)));
       await dlsm.nothingLeft();
     } finally {
       await dlsm.close();
