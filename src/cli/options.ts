@@ -73,7 +73,7 @@ export const volumeOptions = {
   force: {
     type: "boolean",
     description:
-      "Overwrite a destination that is not empty; hand over although the source can still be written",
+      "Overwrite what is not empty, begin where space is short; hand over although the source can still be written",
   },
 } as const;
 
