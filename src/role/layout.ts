@@ -61,7 +61,9 @@ export function nameHost({ state }: RoleFolders): string {
 }
 
 function noSpace(folder: string, cause: unknown): PreconditionError {
-  return new PreconditionError(`on ${hostname()}: ${messageOf(cause)}`, {
+  const message = messageOf(cause);
+  const what = message.includes(folder) ? message : `${folder} cannot be written: ${message}`;
+  return new PreconditionError(`on ${hostname()}: ${what}`, {
     hint: `nothing was changed: make space on the file system of ${folder}, or name another state ` +
       "folder in DLSM_STATE_DIR",
     cause,

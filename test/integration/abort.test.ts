@@ -132,9 +132,9 @@ withTgt(
       await dlsm.ok("resume", id, "--detach");
       await dlsm.until(id, (status) => status === undefined, "done");
       assert.ok(readFileSync(destination).equals(before));
-      for (
-        const args of [["resume"], ["abort"], ["abort", "--force"], ["status"], ["cutover"], ["release"]]
-      ) {
+      assert.match((await dlsm.ok("resume", id)).stdout, `${id} done`);
+      assert.match((await dlsm.ok("status", id)).stdout, `${id} done`);
+      for (const args of [["abort"], ["abort", "--force"], ["activate"], ["cutover"], ["release"]]) {
         refused(await dlsm.run(args[0], id, ...args.slice(1)), 3, new RegExp(`no (migration|export) ${id}`));
       }
     });

@@ -9,6 +9,7 @@ import type { Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { killParts, pidsOf } from "../helpers/processes.ts";
 import { type Refusal, refuseAll, withDlsm } from "./refusal.ts";
+import { NbdClient } from "./nbd-client.ts";
 
 const test = suite("bad state");
 const withTgt = needing(test, ["tgtd"]);
@@ -281,6 +282,10 @@ async function twoMigrations(dlsm: Dlsm): Promise<{ id: string; other: string; d
   await dlsm.until(id, () => pidsOf(dlsm, "driver").length === 2, "both are driven");
   await killParts(dlsm, ["driver"]);
   await dlsm.ok("pause", id);
+  // What was under way is on disk: nothing changes by itself any more.
+  const client = await NbdClient.connect(dlsm.socketOf(id));
+  await client.flush();
+  client.close();
   return { id, other, dst: dlsm.path("dst") };
 }
 
