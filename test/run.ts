@@ -1,5 +1,6 @@
 /**
- * The test runner: `node test/run.ts [PART-OF-A-FILE-NAME …] [--jobs N] [--timeout SECONDS]`, or the same
+ * The test runner: `node test/run.ts [PART-OF-A-FILE-NAME …] [--without PART …]
+ * [--jobs N] [--timeout SECONDS]`, or the same
  * under `deno run -A`.
  *
  * One process a file, so that a leaked handle, a crash or a global of one file cannot touch another. A file
@@ -21,6 +22,7 @@ const { values, positionals } = parseArgs({
   options: {
     jobs: { type: "string", default: String(availableParallelism() + 1) },
     timeout: { type: "string", default: "300" },
+    without: { type: "string", multiple: true, default: [] },
   },
 });
 
@@ -33,6 +35,7 @@ const compileCache = join(root, "node_modules", ".cache", "compile");
 const files = readdirSync(import.meta.dirname!, { recursive: true, encoding: "utf8" })
   .filter((name) => name.endsWith(".test.ts"))
   .filter((name) => positionals.length === 0 || positionals.some((part) => name.includes(part)))
+  .filter((name) => !values.without.some((part) => name.includes(part)))
   .sort(longestFirst);
 
 /** So that none of them is left to run alone at the end: whole migrations, those between two hosts before all. */
