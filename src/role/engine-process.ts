@@ -71,8 +71,8 @@ export async function engineStatus(folders: RoleFolders): Promise<EngineStatus |
   try {
     return await askEngine<EngineStatus>(folders, "status");
   } catch (error) {
-    if (!(error instanceof RpcClosedError) && !(error instanceof RpcHandshakeError)) throw error;
-    // It ended while it was asked, so that now nobody listens there.
+    if (error instanceof EngineHungError) throw error;
+    // It ended while it was asked (the connection was reset, or closed), so that now nobody listens there.
     return await askEngine<EngineStatus>(folders, "status");
   }
 }
