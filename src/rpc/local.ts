@@ -54,12 +54,16 @@ class MemoryEnd extends Duplex {
 
 /**
  * One stream out of two: a child's stdout and stdin, or this process's stdin and stdout. Both belong to it
- * from here on and end with it.
+ * from here on and end with it. Where the other side stops reading, what it said before is still read: the
+ * error comes after it.
  */
 export function joinStreams(readable: Readable, writable: Writable): Duplex {
+  const afterLastWords = (work: () => void) => readable.closed ? work() : readable.once("close", work);
   const joined = new Duplex({
     read: () => void readable.resume(),
-    write: (chunk, _encoding, done) => void writable.write(chunk, done),
+    write: (chunk, _encoding, done) => {
+      writable.write(chunk, (error) => error ? afterLastWords(() => done(error)) : done());
+    },
     final: (done) => void writable.end(() => done()),
     destroy: (error, done) => {
       readable.destroy();
@@ -74,6 +78,6 @@ export function joinStreams(readable: Readable, writable: Writable): Duplex {
   // Closed without an end: as when a process dies.
   readable.on("close", () => readable.readableEnded || joined.destroy());
   readable.on("error", (error: Error) => joined.destroy(error));
-  writable.on("error", (error: Error) => joined.destroy(error));
+  writable.on("error", (error: Error) => afterLastWords(() => joined.destroy(error)));
   return joined;
 }
