@@ -113,7 +113,6 @@ export const requests = {
   }),
   /** `force`: a device that cannot be told from another one after a reboot is taken for the one. */
   "source.ensure": v.object({ id: idSchema, force: v.boolean() }),
-  "source.writers": v.object({ id: idSchema }),
   /**
    * Before the hand-off: the disk is made read-only, where that can be had, and watched from then on. Refused
    * (and undone) while somebody can write it, unless forced.
@@ -328,7 +327,6 @@ export interface Replies extends HostReplies {
   "source.inspect": InspectedSource;
   "source.export": v.InferOutput<typeof sourceExportSchema>;
   "source.ensure": v.InferOutput<typeof sourceExportSchema>;
-  "source.writers": DiskUser[];
   "source.fence": Fenced;
   /** `note`: what was not undone, and why; null if all was. */
   "source.unfence": { readonly wasFenced: boolean; readonly note: string | null };

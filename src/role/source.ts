@@ -12,7 +12,6 @@ import { adoptDaemon, type Daemon, endStrays, isTgtError, startDaemon } from "..
 import { alone } from "./alone.ts";
 import { cannotTell, inspectSource, place } from "./disk-facts.ts";
 import { compareDisk, knownDisk } from "./disk-identity.ts";
-import { diskUsers } from "./disk-users.ts";
 import { changeOf, FenceWatch } from "./fence-watch.ts";
 import { hashExtents } from "./hash.ts";
 import { readHostId } from "./host-id.ts";
@@ -117,12 +116,6 @@ export class SourceRole {
       const known = { ...record, ...knownDisk(disk.path), runFolder: this.#folders.run };
       return await behindFence(this.#journal(id), known, (ready) => this.#serve(ready));
     });
-  }
-
-  /** Who can write the disk, tgtd itself left out. */
-  async writers({ id }: Request<"source.writers">): Promise<Replies["source.writers"]> {
-    const daemon = await this.#daemon(id);
-    return diskUsers(this.#record(id).path, daemon === undefined ? [] : [daemon.pid]);
   }
 
   /** Makes the disk read-only for the time after the hand-off. Can be repeated. */
