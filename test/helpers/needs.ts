@@ -35,7 +35,11 @@ export const isRoot = process.getuid?.() === 0;
 export function needing<T>(
   test: Test<T>,
   programs: readonly string[],
-  options: { readonly root?: boolean } = {},
+  options: {
+    readonly root?: boolean;
+    /** Why it cannot run here, for a reason of its own. */
+    readonly unless?: string;
+  } = {},
 ): Test<T>["skip"] {
   const missing = programs.filter((program) => findProgram(program) === undefined);
   if (missing.length > 0 && process.env.CI) {
@@ -45,7 +49,7 @@ export function needing<T>(
     ? `needs ${missing.join(", ")} (./install.sh --test-tools)`
     : options.root && !isRoot
     ? "needs root"
-    : undefined;
+    : options.unless;
   if (reason === undefined) return test as unknown as Test<T>["skip"];
   return (name, body) => {
     console.log(`${skipMarker}${name}: ${reason}`);

@@ -1,19 +1,21 @@
 /** Runs scripts of the tests as the user nobody; needs root and setpriv. */
 import { chownSync } from "node:fs";
 import { execa } from "execa";
+import { findProgram, isRoot } from "./needs.ts";
 import { tempFolder } from "./temp.ts";
 
 export const nobody = 65534;
 const dropped = ["--reuid", String(nobody), "--regid", String(nobody), "--clear-groups"];
 const options = "Deno" in globalThis ? ["run", "-A"] : ["--disable-warning=ExperimentalWarning"];
 
-/** Whether another user may run what this checkout holds. */
-export async function isOpenToOthers(): Promise<boolean> {
+/** Why another user may not run what this checkout holds; undefined if it may. */
+export async function closedToOthers(): Promise<string | undefined> {
+  if (!isRoot || findProgram("setpriv") === undefined) return undefined;
   for (const command of [[process.execPath, "--version"], ["cat", import.meta.filename!]]) {
     const { exitCode } = await execa("setpriv", [...dropped, ...command], { reject: false });
-    if (exitCode !== 0) return false;
+    if (exitCode !== 0) return "this checkout is closed to other users";
   }
-  return true;
+  return undefined;
 }
 
 export function runAsNobody(script: string, ...args: readonly string[]) {

@@ -1,6 +1,8 @@
 /** Another process that writes a disk, or could. */
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { execa } from "execa";
+import { until } from "./until.ts";
 
 /** A process that has the file open for writing. */
 export async function startWriter(
@@ -11,6 +13,10 @@ export async function startWriter(
     stdin: "ignore",
   });
   await once(child.stdout!, "data");
+  await until(
+    () => readFileSync(`/proc/${child.pid}/comm`, "utf8") === "sleep\n",
+    "the shell became the writer",
+  );
   return {
     pid: child.pid!,
     command: "sleep 300",

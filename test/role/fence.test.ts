@@ -28,14 +28,14 @@ import { SourceRole } from "../../src/role/source.ts";
 import { makeDisk, MiB } from "../helpers/disk.ts";
 import { attachLoop, needingLoop } from "../helpers/loop-device.ts";
 import { findProgram, isRoot, needing } from "../helpers/needs.ts";
-import { isOpenToOthers, nobody, runAsNobody } from "../helpers/nobody.ts";
+import { closedToOthers, nobody, runAsNobody } from "../helpers/nobody.ts";
 import { until } from "../helpers/until.ts";
 import { tempFolder } from "../helpers/temp.ts";
 import { startWriter } from "../helpers/writer.ts";
 
 const test = suite("fence");
 const withTgt = needing(test, ["tgtd"]);
-const asNobody = needing(test, ["tgtd", "setpriv"], { root: true });
+const asNobody = needing(test, ["tgtd", "setpriv"], { root: true, unless: await closedToOthers() });
 const withLoop = await needingLoop(test, withTgt);
 const hasFlag = await canBeImmutable();
 const id = "fencetest";
@@ -626,10 +626,6 @@ withLoop("a device's flag of another boot is not undone, nor is another device o
 });
 
 asNobody("without root: the mode of an own file; of a stranger's nothing, and that is no error", async () => {
-  if (!await isOpenToOthers()) {
-    console.log("SKIPPED the fence without root: this checkout is closed to other users");
-    return;
-  }
   const folder = tempFolder("fence");
   chmodSync(folder, 0o755);
   const own = join(folder, "own");
