@@ -1,0 +1,18 @@
+/** All fuzz targets. */
+import { loginTargets } from "./iscsi-login.ts";
+import { textTargets } from "./iscsi-text.ts";
+import { dataIn, pduStream } from "./iscsi-stream.ts";
+import { scsiTargets } from "./iscsi-scsi.ts";
+import { nbdTargets } from "./nbd.ts";
+import { rpcTargets } from "./rpc.ts";
+import type { Target } from "./target.ts";
+
+export const targets: readonly Target[] = [
+  pduStream,
+  dataIn,
+  ...textTargets,
+  ...loginTargets,
+  ...scsiTargets,
+  ...nbdTargets,
+  ...rpcTargets,
+];
