@@ -1,63 +1,29 @@
 /** Killing any of the processes at any moment under load: nothing that was acknowledged is lost. */
-import { readFileSync } from "node:fs";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { Random } from "../engine/memory.ts";
+import type { Random } from "../engine/memory.ts";
 import { MiB } from "../helpers/disk.ts";
-import { type Detached, Dlsm } from "../helpers/dlsm.ts";
+import { Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { killParts, type Part, pidsOf, until } from "../helpers/processes.ts";
 import { History, makeSectorDisk } from "../helpers/sectors.ts";
 import { CrashLoad } from "./crash-load.ts";
+import { seed, underLoad } from "./under-load.ts";
 
 const test = suite("kill");
 const withTgt = needing(test, ["tgtd"]);
-const seed = Number(process.env.DLSM_SEED ?? 1 + Math.floor(Math.random() * 1e6));
 
 const sizeMiB = 160;
 const dataMiB = Array.from({ length: 120 }, (_, at) => at).filter((at) => at % 5 !== 3);
-
-interface Scene extends Detached {
-  readonly dlsm: Dlsm;
-  readonly random: Random;
-  readonly load: CrashLoad;
-}
-
-/** A migration under load; afterwards it is let finish, and the disk is compared with what the clients know. */
-async function underLoad(clients: number, body: (scene: Scene) => Promise<void>): Promise<void> {
-  const dlsm = new Dlsm();
-  try {
-    const [source, destination] = [dlsm.path("src.img"), dlsm.path("dst.img")];
-    makeSectorDisk(source, sizeMiB, dataMiB);
-    const before = readFileSync(source);
-    const detached = await dlsm.migrateDetached(source, destination, ["--bwlimit", "512KiB/s"]);
-    const { id, socket } = detached;
-    const history = new History(sizeMiB, dataMiB);
-    const load = new CrashLoad({ socket, history, seed, clients });
-    try {
-      await load.allConnect();
-      await body({ ...detached, dlsm, random: new Random(seed), load });
-      await load.stop();
-    } finally {
-      load.abandon();
-    }
-    await dlsm.ok("limit", id, "off");
-    await dlsm.until(id, (status) => status === undefined, "done");
-    assert.is(history.settleFile(destination), undefined, `seed ${seed}`);
-    assert.ok(readFileSync(source).equals(before), "the source is as it was");
-    await dlsm.nothingLeft();
-  } catch (error) {
-    throw new Error(`seed ${seed}: ${error}`, { cause: error });
-  } finally {
-    await dlsm.close();
-  }
-}
+const disk = { sizeMiB, dataMiB };
+/** How often the engine is killed: more in a long run. */
+const kills = Number(process.env.DLSM_ROUNDS ?? 8);
 
 withTgt(
   "only the engine: it is started again, and every acknowledged write is there, unflushed",
   async () => {
-    await underLoad(4, async ({ dlsm, random, load }) => {
-      for (let round = 0; round < 8; round++) {
+    await underLoad({ ...disk, clients: 4 }, async ({ dlsm, random, load }) => {
+      for (let round = 0; round < kills; round++) {
         const back = load.allConnect();
         await killParts(dlsm, ["engine"], () => load.more(1 + random.below(400)));
         await back;
@@ -76,7 +42,7 @@ const rounds: { parts: Part[]; resume: "detached" | "foreground" }[] = [
 ];
 
 withTgt("driver, engine and tgtd, alone and together: resume goes on", async () => {
-  await underLoad(2, async ({ dlsm, id, random, load }) => {
+  await underLoad({ ...disk, clients: 2 }, async ({ dlsm, id, random, load }) => {
     for (const { parts, resume } of shuffled(rounds, random)) {
       const back = parts.includes("engine") ? load.allConnect() : undefined;
       const moment = random.chance(0.5)
