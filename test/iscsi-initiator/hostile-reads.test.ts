@@ -1,0 +1,112 @@
+/** Targets that answer reads wrongly, in PDUs that can be followed: a read ends right, or with a typed error. */
+import fc from "fast-check";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { IdentityError, IscsiError, ProtocolError, ScsiError } from "../../src/iscsi-initiator/mod.ts";
+import { bytesOf, fillBlocks, fixedSense, isRead } from "./scripted-target.ts";
+import { checkRead, errorOf, onFirstRead, withSession } from "./sessions.ts";
+
+const test = suite("targets that answer reads wrongly");
+
+test("garbage before CHECK CONDITION: the read rejects and never resolves with it", async () => {
+  await withSession({}, async (session, target) => {
+    target.hook = onFirstRead((request, peer) => {
+      const garbage = new Uint8Array(request.expectedBytes).fill(0xee);
+      peer.send(
+        peer.dataIn(request.tag, 0, 0, garbage),
+        peer.response(request.tag, 2, fixedSense(3, 0x11, 0)),
+      );
+    });
+    const error = await errorOf(session.read(0, new Uint8Array(4096)));
+    assert.instance(error, ScsiError);
+    const { sense } = error as ScsiError;
+    assert.equal([sense!.key, sense!.asc, sense!.ascq], [3, 0x11, 0]);
+    assert.match(error.message, /READ\(16\) failed: MEDIUM ERROR, unrecovered read error \(3\/11\/00\)/);
+    await checkRead(session, 0, 8);
+    assert.is(target.peers.length, 1);
+  });
+});
+
+test("GOOD before the data, or with less of it: the read rejects", async () => {
+  await withSession({}, async (session, target) => {
+    target.hook = onFirstRead((request, peer) => peer.send(peer.response(request.tag)));
+    assert.instance(await errorOf(session.read(0, new Uint8Array(4096))), ProtocolError);
+    target.hook = onFirstRead((request, peer) => {
+      const residual = [[1, 1, 0x82], [44, 4, 512]] as const;
+      const data = peer.dataIn(request.tag, 0, 0, new Uint8Array(request.expectedBytes - 512));
+      peer.send(data, peer.response(request.tag, 0, undefined, residual));
+    });
+    assert.match((await errorOf(session.read(0, new Uint8Array(4096)))).message, /3584 of 4096 bytes/);
+    await checkRead(session, 0, 8);
+  });
+});
+
+test("a target failure is tried again, then an error", async () => {
+  await withSession({}, async (session, target) => {
+    let reads = 0;
+    target.hook = (request, peer) => {
+      if (!isRead(request)) return false;
+      reads++;
+      peer.send(peer.response(request.tag, 0, undefined, [[2, 1, 1]]));
+      return true;
+    };
+    assert.is((await errorOf(session.read(0, new Uint8Array(512)))).name, "TargetFailureError");
+    assert.is(reads, 6);
+  });
+});
+
+test("a command that is rejected each time fails in the end", async () => {
+  await withSession({}, async (session, target) => {
+    target.hook = (request, peer) => {
+      if (isRead(request)) peer.send(peer.reject(9, bytesOf(request)));
+      return isRead(request);
+    };
+    assert.match((await errorOf(session.read(0, new Uint8Array(512)))).message, /rejected READ\(16\)/);
+  });
+});
+
+test("any damaged byte in a header: the right data or a typed error, in bounded time", async () => {
+  const options = { taskTimeoutMs: 40, nopIntervalMs: 15, nopTimeoutMs: 25 };
+  const damage = fc.tuple(fc.nat(5), fc.nat(47), fc.integer({ min: 1, max: 255 }));
+  await withSession(options, async (session, target) => {
+    await fc.assert(
+      fc.asyncProperty(damage, async ([which, at, mask]) => {
+        target.hook = onFirstRead((request, peer) => {
+          const data = new Uint8Array(request.expectedBytes);
+          fillBlocks(data, 3);
+          const pdus: Buffer[] = [];
+          for (let from = 0; from < data.length; from += 1024) {
+            pdus.push(peer.dataIn(request.tag, from, from / 1024, data.subarray(from, from + 1024)));
+          }
+          pdus.push(peer.response(request.tag));
+          pdus[which % pdus.length][at] ^= mask;
+          peer.send(...pdus);
+        });
+        try {
+          await checkRead(session, 3, 8);
+        } catch (error) {
+          assert.instance(error, IscsiError);
+        }
+      }),
+      { numRuns: 60 },
+    );
+    target.hook = () => {};
+    await checkRead(session, 3, 8);
+  });
+});
+
+test("another disk behind the LUN after a reconnect closes the session for good", async () => {
+  let calls = 0;
+  const verifyIdentity = () => {
+    if (++calls > 1) throw new Error("not my disk");
+  };
+  await withSession({ verifyIdentity }, async (session, target) => {
+    target.hook = onFirstRead((_, peer) => void peer.socket.destroy());
+    const error = await errorOf(session.read(0, new Uint8Array(512)));
+    assert.instance(error, IdentityError);
+    assert.match(error.message, /not my disk/);
+    assert.is(session.state, "closed");
+  });
+});
+
+test.run();
