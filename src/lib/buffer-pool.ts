@@ -8,6 +8,15 @@
 const smallestBytes = 64 * 1024;
 const largestBytes = 1024 * 1024;
 
+/** At least what a buffer of `lengthBytes` takes, whether it comes from a pool or is a part of a socket's chunk. */
+export function pooledBytesOf(lengthBytes: number): number {
+  return lengthBytes > largestBytes ? lengthBytes : sizeOf(Math.max(lengthBytes, smallestBytes));
+}
+
+function sizeOf(lengthBytes: number): number {
+  return 2 ** Math.ceil(Math.log2(lengthBytes));
+}
+
 export class BufferPool {
   readonly #mostFreeBytes: number;
   readonly #free = new Map<number, ArrayBuffer[]>();
@@ -23,7 +32,7 @@ export class BufferPool {
   /** `lengthBytes` with any content. */
   take(lengthBytes: number): Uint8Array {
     if (lengthBytes < smallestBytes || lengthBytes > largestBytes) return Buffer.allocUnsafe(lengthBytes);
-    const size = 2 ** Math.ceil(Math.log2(lengthBytes));
+    const size = sizeOf(lengthBytes);
     let buffer = this.#free.get(size)?.pop();
     if (buffer === undefined) {
       buffer = new ArrayBuffer(size);

@@ -11,27 +11,29 @@
  * Replies of one turn of the event loop are collected and written together (writev), without assembling
  * them. Requests and replies are charged to the budget, so a client that does not read its replies is not
  * read either, and holds no more than its budget.
+ *
+ * A READ or WRITE for which there is no room even when it is alone is executed in parts, one after the other
+ * and each alone, so that the reply is the same as in one go.
  */
 import { Buffer } from "node:buffer";
 import type { Socket } from "node:net";
-import { Budget } from "./budget.ts";
+import type { Budget } from "./budget.ts";
+import { costBytesOf, type CostRules, requestCostBytes } from "./costs.ts";
 import type { BlockDevice } from "./device.ts";
-import { costBytesOf, execute } from "./execute.ts";
+import { execute, type Failure, type Outcome, replyTo } from "./execute.ts";
 import { type ExportDescription, Handshake, type Session } from "./handshake.ts";
 import { command, maxDrainedPayloadBytes, NbdProtocolError } from "./protocol.ts";
-import { errorReply } from "./replies.ts";
+import { isOnePiece } from "./replies.ts";
 import { type Admission, type Request, RequestDecoder } from "./request-decoder.ts";
-import { BufferPool } from "../lib/buffer-pool.ts";
-import { type Refusal, refusalOf, type RequestRules } from "./validation.ts";
+import type { BufferPool } from "../lib/buffer-pool.ts";
+import { refusalOf, type RequestRules } from "./validation.ts";
 
-export interface ConnectionLimits {
-  readonly maxRequests: number;
-  readonly maxBytes: number;
+/** What a connection has of the server. */
+export interface ConnectionSetting {
+  readonly budget: Budget;
+  readonly pool: BufferPool;
   readonly handshakeTimeoutMs: number;
 }
-
-/** Of payload buffers that wait to be used again. */
-const pooledBytes = 8 * 1024 * 1024;
 
 export interface ConnectionEvents {
   /** The transmission phase began. */
@@ -47,17 +49,27 @@ export class Connection {
   readonly #events: ConnectionEvents;
   readonly #handshake: Handshake;
   readonly #handshakeTimer: ReturnType<typeof setTimeout>;
-  readonly #pool = new BufferPool(pooledBytes);
-  readonly #decoder = new RequestDecoder(this.#pool);
+  readonly #pool: BufferPool;
+  readonly #decoder: RequestDecoder;
   readonly #budget: Budget;
   /** Aborted when the client is gone: what waits in the device is not begun any more. */
   readonly #gone = new AbortController();
   #phase: "handshake" | "transmission" | "disconnecting" | "closed" = "handshake";
   #session: Session = { structuredReplies: false, metaContexts: [] };
-  #rules: RequestRules = { sizeBytes: 0, structuredReplies: false, metaContextCount: 0 };
+  #rules: RequestRules & CostRules = {
+    sizeBytes: 0,
+    preferredBlockBytes: 1,
+    structuredReplies: false,
+    metaContextCount: 0,
+  };
   /** Of the request that the decoder is receiving: why it is refused, and what it was charged. */
-  #refusal: Refusal | undefined;
+  #refusal: Failure | undefined;
   #costBytes = 0;
+  /** Of the request that is executed in parts: what became of one of them. */
+  #partFailure: Failure | undefined;
+  /** What the device has not settled yet. */
+  #deviceRequests = 0;
+  #deviceBytes = 0;
   /** Replies of this turn, with what they release once the socket has taken them. */
   #outbox: Uint8Array[] = [];
   #outboxRequests = 0;
@@ -67,17 +79,19 @@ export class Connection {
     socket: Socket,
     device: BlockDevice,
     exportDescription: ExportDescription,
-    limits: ConnectionLimits,
+    { budget, pool, handshakeTimeoutMs }: ConnectionSetting,
     events: ConnectionEvents,
   ) {
     this.#socket = socket;
     this.#device = device;
     this.#events = events;
-    this.#budget = new Budget(limits.maxRequests, limits.maxBytes);
+    this.#budget = budget;
+    this.#pool = pool;
+    this.#decoder = new RequestDecoder(pool);
     this.#handshake = new Handshake(exportDescription);
     this.#handshakeTimer = setTimeout(
       () => this.#violation("no handshake in time"),
-      limits.handshakeTimeoutMs,
+      handshakeTimeoutMs,
     );
     socket.on("data", (chunk: Buffer) => this.#onData(chunk));
     socket.on("end", () => this.#onEnd());
@@ -131,6 +145,7 @@ export class Connection {
     this.#phase = "closed";
     this.#gone.abort();
     this.#outbox = [];
+    this.#budget.leave(this.#deviceRequests, this.#deviceBytes);
     this.#events.onClosed();
   }
 
@@ -165,6 +180,7 @@ export class Connection {
     this.#session = session;
     this.#rules = {
       sizeBytes: this.#device.sizeBytes,
+      preferredBlockBytes: this.#device.preferredBlockBytes,
       structuredReplies: session.structuredReplies,
       metaContextCount: session.metaContexts.length,
     };
@@ -194,11 +210,21 @@ export class Connection {
     if (request.type === command.write && request.length > maxDrainedPayloadBytes) {
       throw new NbdProtocolError(`a write of ${request.length} bytes`);
     }
-    this.#refusal = refusalOf(request, this.#rules);
-    this.#costBytes = this.#refusal === undefined ? costBytesOf(request, this.#session) : 0;
-    if (!this.#budget.tryAcquire(this.#costBytes)) return "wait";
-    return this.#refusal === undefined ? "take" : "drain";
+    const refusal = refusalOf(request, this.#rules);
+    this.#refusal = request.isFirst
+      ? refusal === undefined ? undefined : { kind: "failed", ...refusal }
+      : this.#partFailure;
+    const isRefused = this.#refusal !== undefined;
+    this.#costBytes = isRefused ? requestCostBytes : costBytesOf(request, this.#rules);
+    if (!this.#isAloneIfPart(request)) return "wait";
+    if (this.#budget.tryAcquire(this.#costBytes)) return isRefused ? "drain" : "take";
+    return this.#budget.requests === 0 ? "divide" : "wait";
   };
+
+  /** Nothing comes between the parts of a reply. */
+  #isAloneIfPart({ isFirst, isLast }: Request): boolean {
+    return (isFirst && isLast) || this.#budget.requests === 0;
+  }
 
   #start(request: Request): void {
     if (request.type === command.disconnect) {
@@ -206,29 +232,52 @@ export class Connection {
       return this.#closeIfIdle();
     }
     const costBytes = this.#costBytes;
-    if (this.#refusal !== undefined) {
-      const { error, message } = this.#refusal;
-      return this.#send(errorReply(request, this.#session.structuredReplies, error, message), [], costBytes);
-    }
+    if (this.#refusal !== undefined) return this.#answer(request, this.#refusal, costBytes);
+    this.#deviceRequests++;
+    this.#deviceBytes += costBytes;
     execute(
       this.#device,
       request,
       this.#session,
       this.#gone.signal,
-      (header, pieces) => {
+      (outcome) => {
         // The device has settled the request, so it does not look at the payload any more.
         this.#pool.give(request.payload);
-        this.#send(header, pieces, costBytes);
+        this.#deviceRequests--;
+        this.#deviceBytes -= costBytes;
+        this.#answer(request, outcome, costBytes);
       },
       this.#events.onError,
     );
   }
 
-  #send(header: Uint8Array, pieces: readonly Uint8Array[], costBytes: number): void {
-    if (this.#phase === "closed") return;
+  #answer(request: Request, outcome: Outcome, costBytes: number): void {
+    if (this.#phase === "closed") return this.#budget.release(1, costBytes);
+    if (request.isFirst && request.isLast) return this.#reply(request, outcome, costBytes);
+    if (outcome.kind === "failed") {
+      const { structuredReplies } = this.#session;
+      const isTold = outcome === this.#partFailure;
+      if (
+        request.type === command.read && !request.isFirst && !isTold && isOnePiece(request, structuredReplies)
+      ) {
+        return this.#violation(`a read of ${request.wholeLength} bytes failed half-way: ${outcome.message}`);
+      }
+      this.#partFailure = outcome;
+    }
+    if (request.isLast) {
+      const whole = this.#partFailure ?? outcome;
+      this.#partFailure = undefined;
+      this.#reply(request, whole, costBytes);
+    } else if (outcome.kind === "data") {
+      this.#reply(request, outcome, costBytes);
+    } else {
+      this.#onTaken(1, costBytes);
+    }
+  }
+
+  #reply(request: Request, outcome: Outcome, costBytes: number): void {
     if (this.#outboxRequests === 0) setImmediate(this.#flushOutbox);
-    this.#outbox.push(header);
-    for (const piece of pieces) this.#outbox.push(piece);
+    this.#outbox.push(...replyTo(request, this.#session.structuredReplies, outcome));
     this.#outboxRequests++;
     this.#outboxBytes += costBytes;
   }

@@ -1,4 +1,5 @@
-/** Executes a valid request on the device and hands the reply to `reply`, exactly once. */
+/** Executes a valid request on the device, and says what came of it. */
+import { extentLimit } from "./costs.ts";
 import type { BlockDevice, Extent } from "./device.ts";
 import type { Session } from "./handshake.ts";
 import { command, commandFlag } from "./protocol.ts";
@@ -6,56 +7,66 @@ import { blockStatusReply, errorReply, readReplyHeader, successReply } from "./r
 import type { Request } from "./request-decoder.ts";
 import { nbdError, wireErrorOf } from "./wire-errors.ts";
 
-/** Most extents a BLOCK_STATUS reply lists for one context; the client asks again for the rest. */
-export const maxExtents = 8192;
-/** What an extent counts against the budget: 8 bytes on the wire and the object it comes as. */
-const extentCostBytes = 48;
+/** `error`: an NBD error value. */
+export interface Failure {
+  readonly kind: "failed";
+  readonly error: number;
+  readonly message: string;
+}
 
-/** A reply: a header and, for a READ, the pieces of the device. Must not throw. */
-export type Reply = (header: Uint8Array, pieces: readonly Uint8Array[]) => void;
+export type Outcome =
+  | Failure
+  | { readonly kind: "data"; readonly pieces: readonly Uint8Array[] }
+  | { readonly kind: "extents"; readonly contexts: readonly ContextExtents[] }
+  | { readonly kind: "done" };
 
-/** Bytes that a request counts against its connection's budget, from its header to its reply. */
-export function costBytesOf(request: Request, session: Session): number {
-  switch (request.type) {
-    case command.read:
-    case command.write:
-      return request.length;
-    case command.blockStatus:
-      return session.metaContexts.length * extentLimit(request) * extentCostBytes;
-    default:
-      return 0;
+/** What is sent, in this order. */
+export function replyTo(request: Request, structured: boolean, outcome: Outcome): readonly Uint8Array[] {
+  switch (outcome.kind) {
+    case "failed":
+      return [errorReply(request, structured, outcome.error, outcome.message)];
+    case "data": {
+      const header = readReplyHeader(request, structured);
+      return header === undefined ? outcome.pieces : [header, ...outcome.pieces];
+    }
+    case "extents":
+      return [blockStatusReply(request, outcome.contexts)];
+    case "done":
+      return [successReply(request, structured)];
   }
 }
 
-/** `onBug` is told when the device breaks its contract; the client is told EIO. */
+/**
+ * Calls `settled` exactly once; it must not throw. `onBug` is told when the device breaks its contract; the
+ * client is told EIO.
+ */
 export function execute(
   device: BlockDevice,
   request: Request,
   session: Session,
   client: AbortSignal,
-  reply: Reply,
+  settled: (outcome: Outcome) => void,
   onBug: (error: Error) => void,
 ): void {
-  const { structuredReplies } = session;
   const failed = (error: unknown) => {
     const isFastZero = request.type === command.writeZeroes && (request.flags & commandFlag.fastZero) !== 0;
     const message = error instanceof Error ? error.message : String(error);
-    reply(errorReply(request, structuredReplies, wireErrorOf(error, isFastZero), message), none);
+    settled({ kind: "failed", error: wireErrorOf(error, isFastZero), message });
   };
   const broken = (what: string) => {
     const message = `the device broke its contract: ${what}`;
     onBug(new Error(message));
-    reply(errorReply(request, structuredReplies, nbdError.EIO, message), none);
+    settled({ kind: "failed", error: nbdError.EIO, message });
   };
   // Also reached with nothing to do: the protocol leaves zero lengths open, and a device never sees them.
-  const done = () => reply(successReply(request, structuredReplies), none);
+  const done = () => settled({ kind: "done" });
   if (request.length === 0 && request.type !== command.flush) return done();
   try {
     switch (request.type) {
       case command.read:
         device.read(request.offset, request.length).then((pieces) => {
           if (totalBytes(pieces) !== request.length) return broken("a read of another length");
-          reply(readReplyHeader(request, structuredReplies), pieces);
+          settled({ kind: "data", pieces: pieces.map(compact) });
         }, failed);
         break;
       case command.blockStatus:
@@ -63,7 +74,7 @@ export function execute(
           if (!contexts.every(({ extents }) => areValid(extents, request))) {
             return broken("impossible extents");
           }
-          reply(blockStatusReply(request, contexts), none);
+          settled({ kind: "extents", contexts });
         }, failed);
         break;
       default:
@@ -73,8 +84,6 @@ export function execute(
     failed(error);
   }
 }
-
-const none: readonly Uint8Array[] = [];
 
 /** The commands whose reply says only whether they worked. */
 function withoutData(device: BlockDevice, request: Request, client: AbortSignal): Promise<void> {
@@ -112,10 +121,6 @@ function blockStatus(device: BlockDevice, request: Request, session: Session): P
   }));
 }
 
-function extentLimit(request: Request): number {
-  return (request.flags & commandFlag.reqOne) !== 0 ? 1 : maxExtents;
-}
-
 /** Empty extents, or more than was asked for, would make the client drop us. */
 function areValid(extents: readonly Extent[], request: Request): boolean {
   let total = 0;
@@ -131,4 +136,15 @@ function totalBytes(pieces: readonly Uint8Array[]): number {
   let total = 0;
   for (const piece of pieces) total += piece.length;
   return total;
+}
+
+/** Pieces up to this size are not worth a copy. */
+const smallBytes = 4096;
+
+/**
+ * A small piece of a large buffer would keep all of it for as long as the client does not read: far more than
+ * it was charged.
+ */
+function compact(piece: Uint8Array): Uint8Array {
+  return piece.buffer.byteLength > 2 * Math.max(piece.length, smallBytes) ? new Uint8Array(piece) : piece;
 }

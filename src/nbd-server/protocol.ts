@@ -92,6 +92,9 @@ export const maxPayloadBytes = 32 * 1024 * 1024;
 /** A refused WRITE's payload is read and thrown away up to this size; a longer one ends the connection. */
 export const maxDrainedPayloadBytes = 2 * maxPayloadBytes;
 
+/** A READ or WRITE that there is no room for is executed in parts of at most this; at least any device's block. */
+export const partBytes = 1024 * 1024;
+
 /** The peer broke the protocol in a way that leaves no common ground: its connection is dropped. */
 export class NbdProtocolError extends Error {
   override readonly name = "NbdProtocolError";

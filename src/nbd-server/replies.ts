@@ -1,7 +1,7 @@
 /** Replies of the transmission phase (NBD proto.md, "Simple reply message" and what follows). Pure. */
 import { Buffer } from "node:buffer";
 import type { Extent } from "./device.ts";
-import { chunkFlagDone, chunkType, command, magic } from "./protocol.ts";
+import { chunkFlagDone, chunkType, command, commandFlag, magic } from "./protocol.ts";
 import type { Request } from "./request-decoder.ts";
 
 const simpleHeaderBytes = 16;
@@ -10,16 +10,26 @@ const chunkHeaderBytes = 20;
 const maxMessageBytes = 1024;
 
 /**
- * What goes before a READ's data; `request.length` bytes must follow. An empty READ is answered by
- * `successReply`, since a chunk of data holds at least one byte.
+ * What goes before a READ's data, or before that of a part of it; `request.length` bytes must follow. An empty
+ * READ is answered by `successReply`, since a chunk of data holds at least one byte. Undefined if nothing goes
+ * before it: a later part of a reply that is one piece (see `isOnePiece`).
  */
-export function readReplyHeader(request: Request, structured: boolean): Uint8Array {
+export function readReplyHeader(request: Request, structured: boolean): Uint8Array | undefined {
+  const onePiece = isOnePiece(request, structured);
+  if (onePiece && !request.isFirst) return undefined;
   if (!structured) return simpleReply(request, 0);
   const bytes = Buffer.allocUnsafe(chunkHeaderBytes + 8);
-  writeChunkHeader(bytes, 0, request, chunkFlagDone, chunkType.offsetData, 8 + request.length);
+  const dataBytes = onePiece ? request.wholeLength : request.length;
+  const flags = onePiece || request.isLast ? chunkFlagDone : 0;
+  writeChunkHeader(bytes, 0, request, flags, chunkType.offsetData, 8 + dataBytes);
   bytes.writeUInt32BE(Math.floor(request.offset / 2 ** 32), chunkHeaderBytes);
   bytes.writeUInt32BE(request.offset % 2 ** 32, chunkHeaderBytes + 4);
   return bytes;
+}
+
+/** Whether a READ's data follows one header: then no error can be told once that is sent. */
+export function isOnePiece(request: Request, structured: boolean): boolean {
+  return !structured || (request.flags & commandFlag.df) !== 0;
 }
 
 /** Success without data. A READ may not be answered by a simple reply once structured ones are agreed on. */

@@ -9,12 +9,13 @@
  *
  *     header ──admit──▶ take  ──▶ payload (WRITE only) ──▶ request
  *        ▲        ├───▶ drain ──▶ skipped payload ───────▶ request
- *        └─later──┴───▶ wait
+ *        └─later──┼───▶ wait
+ *                 └───▶ divide: into parts, of which each is admitted and comes out like a request
  *
  * Pure.
  */
 import { BufferPool } from "../lib/buffer-pool.ts";
-import { command, magic, NbdProtocolError, requestHeaderBytes } from "./protocol.ts";
+import { command, magic, NbdProtocolError, partBytes, requestHeaderBytes } from "./protocol.ts";
 
 export interface Request {
   readonly flags: number;
@@ -28,9 +29,14 @@ export interface Request {
   readonly length: number;
   /** A WRITE's data; empty for everything else, and for a drained WRITE. */
   payload: Uint8Array;
+  /** Of a part: the length of the request that was divided. Otherwise `length`. */
+  readonly wholeLength: number;
+  /** Of a part: is it the first one, the last one? True for what was not divided. */
+  readonly isFirst: boolean;
+  readonly isLast: boolean;
 }
 
-export type Admission = "take" | "drain" | "wait";
+export type Admission = "take" | "drain" | "wait" | "divide";
 
 const nothing = new Uint8Array(0);
 
@@ -43,6 +49,8 @@ export class RequestDecoder {
   #headerFilled = 0;
   /** Its header is decoded, but it is not yet admitted or its payload not yet whole. */
   #current: Request | undefined;
+  /** What comes after the part that is current. */
+  #rest: Request | undefined;
   #admission: Admission = "wait";
   /** The payload gathered so far, or bytes of it skipped so far. */
   #gathered: Uint8Array = nothing;
@@ -75,12 +83,31 @@ export class RequestDecoder {
     if (this.#admission === "wait") {
       this.#admission = admit(request);
       if (this.#admission === "wait") return undefined;
+      if (this.#admission === "divide") {
+        this.#divide(request);
+        return this.next(admit);
+      }
       this.#gatheredBytes = 0;
     }
     if (request.type === command.write && !this.#finishPayload(request)) return undefined;
     this.#current = undefined;
     this.#admission = "wait";
+    if (this.#rest !== undefined) this.#divide(this.#rest);
     return request;
+  }
+
+  /** At multiples of the part's size: what is in one block of the disk stays together. */
+  #divide(request: Request): void {
+    this.#admission = "wait";
+    const length = partBytes - request.offset % partBytes;
+    const isLast = length >= request.length;
+    this.#current = isLast ? request : { ...request, length, isLast };
+    this.#rest = isLast ? undefined : {
+      ...request,
+      offset: request.offset + length,
+      length: request.length - length,
+      isFirst: false,
+    };
   }
 
   #nextHeader(): Request | undefined {
@@ -127,13 +154,17 @@ function decodeHeader(view: DataView, at: number): Request {
   if (found !== magic.request) {
     throw new NbdProtocolError(`not an NBD request: its magic number is 0x${found.toString(16)}`);
   }
+  const length = view.getUint32(at + 24);
   return {
     flags: view.getUint16(at + 4),
     type: view.getUint16(at + 6),
     cookieHigh: view.getUint32(at + 8),
     cookieLow: view.getUint32(at + 12),
     offset: view.getUint32(at + 16) * 2 ** 32 + view.getUint32(at + 20),
-    length: view.getUint32(at + 24),
+    length,
     payload: nothing,
+    wholeLength: length,
+    isFirst: true,
+    isLast: true,
   };
 }

@@ -2,9 +2,12 @@
 import { createServer, type Server, type Socket } from "node:net";
 import { Buffer } from "node:buffer";
 import { closeUnixSocket, listenOnUnixSocket, type UnixSocketFile } from "../lib/unix-socket.ts";
+import { BufferPool } from "../lib/buffer-pool.ts";
+import { ServerBudget } from "./budget.ts";
 import { Connection } from "./connection.ts";
+import { blockStatusCostBytes, maxExtents } from "./costs.ts";
 import type { BlockDevice } from "./device.ts";
-import { maxStringBytes } from "./protocol.ts";
+import { maxStringBytes, partBytes } from "./protocol.ts";
 
 export interface NbdServerOptions {
   /** A name for the export, at most 4096 bytes of UTF-8. The empty name selects the export as well. */
@@ -15,11 +18,13 @@ export interface NbdServerOptions {
   readonly maxConnections?: number;
   /** Requests of one client in flight, from their header to when the socket took their reply. Default 128. */
   readonly maxRequestsPerConnection?: number;
-  /**
-   * Bytes of one client's payloads and replies held at a time. Default 64 MiB; a single request is served
-   * even if it is longer.
-   */
+  /** Bytes of one client's payloads and replies held at a time. Default 64 MiB. */
   readonly maxBytesPerConnection?: number;
+  /**
+   * The same of all clients together. Default 256 MiB. Half of it is reserved in equal parts for each of
+   * `maxConnections`, at least 1 MiB for each. Requests for which there is no room are executed in parts.
+   */
+  readonly maxBytes?: number;
   /** A client that has not finished the handshake by then is dropped. Default 30 s. */
   readonly handshakeTimeoutMs?: number;
   /** Called with the new `connectionCount` whenever it changes. */
@@ -27,6 +32,9 @@ export interface NbdServerOptions {
   /** For a log: a client broke the protocol (`NbdProtocolError`; dropped), or the device its contract. */
   onError?(error: Error): void;
 }
+
+/** Of payload buffers that wait to be used again. */
+const pooledBytes = 8 * 1024 * 1024;
 
 /** A client in the transmission phase. */
 export interface NbdClient {
@@ -53,6 +61,8 @@ export interface NbdClient {
 export class NbdServer {
   readonly #device: BlockDevice;
   readonly #options: NbdServerOptions;
+  readonly #budget: ServerBudget;
+  readonly #pool = new BufferPool(pooledBytes);
   readonly #connections = new Map<number, { readonly connection: Connection; readonly connectedAt: Date }>();
   #lastId = 0;
   #lastCount = 0;
@@ -66,6 +76,23 @@ export class NbdServer {
     }
     this.#device = device;
     this.#options = options;
+    this.#budget = new ServerBudget({
+      totalBytes: options.maxBytes ?? 256 * 1024 * 1024,
+      maxConnections: options.maxConnections ?? 64,
+      maxBytes: options.maxBytesPerConnection ?? 64 * 1024 * 1024,
+      maxRequests: options.maxRequestsPerConnection ?? 128,
+    });
+    const neededBytes = Math.max(partBytes, blockStatusCostBytes(device.metaContexts.length, maxExtents));
+    if (this.#budget.reserveBytes < neededBytes || device.preferredBlockBytes > partBytes) {
+      throw new RangeError(
+        `each client needs a reserve of ${neededBytes} bytes, for blocks of 1 MiB at most`,
+      );
+    }
+  }
+
+  /** What clients make the server hold at most at this moment: never more than `maxBytes`. */
+  get committedBytes(): number {
+    return this.#budget.committedBytes;
   }
 
   /** Clients in the transmission phase. */
@@ -121,8 +148,9 @@ export class NbdServer {
   }
 
   #accept(socket: Socket): void {
-    const { exportName = "", description = "", maxConnections = 64 } = this.#options;
-    if (this.#connections.size >= maxConnections) {
+    const { exportName = "", description = "", handshakeTimeoutMs = 30_000 } = this.#options;
+    const budget = this.#budget.join();
+    if (budget === undefined) {
       socket.destroy();
       return;
     }
@@ -132,11 +160,7 @@ export class NbdServer {
       socket,
       this.#device,
       { name: exportName, description, sizeBytes, preferredBlockBytes, metaContexts },
-      {
-        maxRequests: this.#options.maxRequestsPerConnection ?? 128,
-        maxBytes: this.#options.maxBytesPerConnection ?? 64 * 1024 * 1024,
-        handshakeTimeoutMs: this.#options.handshakeTimeoutMs ?? 30_000,
-      },
+      { budget, pool: this.#pool, handshakeTimeoutMs },
       {
         onTransmission: () => this.#reportCount(),
         onClosed: () => {

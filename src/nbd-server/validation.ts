@@ -9,6 +9,8 @@ export interface Refusal {
   readonly message: string;
 }
 
+type Judged = Pick<Request, "type" | "flags" | "offset" | "length">;
+
 /** What of the session a request is judged by. */
 export interface RequestRules {
   readonly sizeBytes: number;
@@ -29,7 +31,7 @@ const allowedFlags = new Map<number, number>([
 ]);
 
 /** Undefined if `request` may be executed. NBD_CMD_DISC is not a request in this sense. */
-export function refusalOf(request: Request, rules: RequestRules): Refusal | undefined {
+export function refusalOf(request: Judged, rules: RequestRules): Refusal | undefined {
   const { type, flags, offset, length } = request;
   const allowed = allowedFlags.get(type);
   if (allowed === undefined) return invalid(`unknown command ${type}`);
