@@ -188,7 +188,7 @@ const handshake = target<{ opening: Mutated<Opening>; places: number[] }>({
 
 // --- requests ---
 
-type Sent = Omit<Request, "payload"> & { readonly payload: Uint8Array };
+type Sent = Omit<Request, "wholeLength" | "isFirst" | "isLast">;
 
 const sent: fc.Arbitrary<Sent> = fc.record({
   flags: fc.oneof(fc.constant(0), fc.nat(31), fc.nat(0xffff)),
@@ -257,6 +257,9 @@ function reference(bytes: Uint8Array, maxBytes: number): ReturnType<typeof decod
       cookieLow: buffer.readUInt32BE(at + 12),
       offset: Number(buffer.readBigUInt64BE(at + 16)),
       length,
+      wholeLength: length,
+      isFirst: true,
+      isLast: true,
       payload: length > maxBytes ? new Uint8Array() : new Uint8Array(buffer.subarray(at + 28, end)),
     });
     at = end;
