@@ -62,7 +62,12 @@ function skipValue(bytes: Uint8Array, start: number, depth: number): number {
   if (afterHead > bytes.length) throw new CborProblem("it ends too early");
   switch (type) {
     case major.unsigned:
+      return afterHead;
     case major.negative:
+      // Below -2^63: no 64-bit integer, and nothing that could be written again.
+      if (additional === 27 && bytes[start + 1] >= 0x80) {
+        throw new CborProblem("an integer of more than 64 bits");
+      }
       return afterHead;
     case major.simple:
       // false, true, null, undefined; half, single and double floats.

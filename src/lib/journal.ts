@@ -6,6 +6,7 @@
  * The file ends where the payload ends.
  */
 import { createHash } from "node:crypto";
+import * as v from "valibot";
 import { readFileLimited, removeFileDurably, writeFileAtomic } from "./atomic-file.ts";
 import { decodeCbor, encodeCbor } from "./cbor.ts";
 import { errnoCode, FailedError, messageOf, PreconditionError } from "./errors.ts";
@@ -71,7 +72,7 @@ export class Journal<T> {
     try {
       return this.#validate(value, version);
     } catch (error) {
-      throw this.#damaged(`its content makes no sense (${messageOf(error)})`, error);
+      throw this.#damaged(`its content makes no sense (${problemOf(error)})`, error);
     }
   }
 
@@ -163,6 +164,12 @@ export class Journal<T> {
       });
     }
   }
+}
+
+/** What a record's check says, but not what stands there: that may be a secret, or obeyed by a terminal. */
+function problemOf(error: unknown): string {
+  if (!v.isValiError(error)) return messageOf(error);
+  return `not as it should be: ${v.getDotPath(error.issues[0]) ?? "all of it"}`;
 }
 
 /** SHA-256 over all that counts: version, length, payload. */

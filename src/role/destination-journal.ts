@@ -1,6 +1,7 @@
 /** What the destination role remembers of a migration. */
 import * as v from "valibot";
 import { Journal } from "../lib/journal.ts";
+import { requireOwnFolder } from "./layout.ts";
 import { idSchema, planSchema } from "./messages.ts";
 
 const destinationRecordSchema = v.object({
@@ -38,11 +39,11 @@ const destinationRecordSchema = v.object({
 });
 export type DestinationRecord = v.InferOutput<typeof destinationRecordSchema>;
 
+/** `folder` is named as the disk's id. */
 export function destinationJournal(folder: string): Journal<DestinationRecord> {
-  return new Journal(
-    `${folder}/journal`,
-    "destination",
-    2,
-    (value) => v.parse(destinationRecordSchema, value),
-  );
+  return new Journal(`${folder}/journal`, "destination", 2, (value) => {
+    const record = v.parse(destinationRecordSchema, value);
+    requireOwnFolder(record.plan.id, folder);
+    return record;
+  });
 }

@@ -6,16 +6,52 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { Journal } from "../lib/journal.ts";
 import type { RoleFolders } from "./layout.ts";
-import { type DestinationEntry, type EndedDisk, isAskedFor } from "./messages.ts";
+import { type DestinationEntry, type EndedDisk, idSchema, isAskedFor } from "./messages.ts";
 
 const maxEnded = 100;
 /** In the state folder. */
 export const endedName = "ended";
 
-/** What was written here is shown only; a record that looks otherwise is left out. */
-const endedSchema = v.array(
-  v.looseObject({ endedAt: v.string(), entry: v.looseObject({ id: v.string(), createdAt: v.string() }) }),
-);
+const bytes = v.pipe(v.number(), v.finite(), v.minValue(0));
+const words = v.nullable(v.string());
+const place = v.looseObject({ host: v.string(), path: v.string() });
+const engineSchema = v.looseObject({
+  state: v.string(),
+  residentBytes: bytes,
+  writtenBytes: bytes,
+  fetchedBytes: v.object({ demand: bytes, readahead: bytes, sync: bytes }),
+  refetchedBytes: bytes,
+  holeBytes: bytes,
+  overwrittenBytes: bytes,
+  lastError: words,
+});
+
+/**
+ * What a status is made of. It is only shown; a record that looks otherwise, of another version of dlsm perhaps,
+ * is left out.
+ */
+const endedSchema = v.looseObject({
+  endedAt: v.string(),
+  entry: v.looseObject({
+    id: idSchema,
+    isReadable: v.boolean(),
+    createdAt: v.string(),
+    state: v.string(),
+    goesBackAs: v.nullable(idSchema),
+    source: place,
+    destination: place,
+    options: v.looseObject({ handoff: v.string() }),
+    sizeBytes: bytes,
+    blockBytes: bytes,
+    nbdSocket: v.string(),
+    engine: v.nullable(engineSchema),
+    stored: v.nullable(v.looseObject({ residentBytes: bytes, writtenBytes: bytes })),
+    driverPid: v.nullable(v.number()),
+    driverNote: words,
+    problem: words,
+    remedy: words,
+  }),
+});
 
 export function noteEnded(folders: RoleFolders, entry: DestinationEntry): void {
   const others = readEnded(folders).filter((each) => each.entry.id !== entry.id);
@@ -41,6 +77,7 @@ function journal({ state }: RoleFolders): Journal<EndedDisk[]> {
     join(state, endedName),
     "ended",
     1,
-    (value) => v.parse(endedSchema, value) as unknown as EndedDisk[],
+    (value) =>
+      v.parse(v.array(v.unknown()), value).filter((each): each is EndedDisk => v.is(endedSchema, each)),
   );
 }

@@ -131,6 +131,14 @@ export function listIds(folders: RoleFolders, role: RoleName): string[] {
   return existsSync(path) ? readdirSync(path).filter((name) => !name.startsWith(".")).sort() : [];
 }
 
+/**
+ * Throws if the record of `id` is not in the folder of its name: a folder or journal that was copied, or restored
+ * to the wrong place, is not to be taken for another migration's.
+ */
+export function requireOwnFolder(id: string, state: string): void {
+  if (basename(state) !== id) throw new Error(`it is the record of ${id}`);
+}
+
 /** A state folder before its migration begins and after it ended. */
 function unnamedOf(state: string): string {
   return join(dirname(state), `.${basename(state)}`);

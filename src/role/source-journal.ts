@@ -2,6 +2,7 @@
 import * as v from "valibot";
 import { sourceExportSchema } from "../engine/mod.ts";
 import { Journal } from "../lib/journal.ts";
+import { requireOwnFolder } from "./layout.ts";
 import { endpointSchema, fenceKinds, idSchema } from "./messages.ts";
 
 /** The disk as it was when it was fenced, against which later changes show. */
@@ -62,6 +63,11 @@ const sourceRecordSchema = v.object({
 });
 export type SourceRecord = v.InferOutput<typeof sourceRecordSchema>;
 
+/** `folder` is named as the disk's id. */
 export function sourceJournal(folder: string): Journal<SourceRecord> {
-  return new Journal(`${folder}/journal`, "source", 2, (value) => v.parse(sourceRecordSchema, value));
+  return new Journal(`${folder}/journal`, "source", 2, (value) => {
+    const record = v.parse(sourceRecordSchema, value);
+    requireOwnFolder(record.id, folder);
+    return record;
+  });
 }

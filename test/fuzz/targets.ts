@@ -3,6 +3,7 @@ import { loginTargets } from "./iscsi-login.ts";
 import { textTargets } from "./iscsi-text.ts";
 import { dataIn, pduStream } from "./iscsi-stream.ts";
 import { scsiTargets } from "./iscsi-scsi.ts";
+import { journalTargets } from "./journals.ts";
 import { nbdTargets } from "./nbd.ts";
 import { rpcTargets } from "./rpc.ts";
 import type { Target } from "./target.ts";
@@ -15,4 +16,5 @@ export const targets: readonly Target[] = [
   ...scsiTargets,
   ...nbdTargets,
   ...rpcTargets,
+  ...journalTargets,
 ];

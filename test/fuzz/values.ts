@@ -9,6 +9,7 @@ export const plainValue: fc.Arbitrary<unknown> = fc.letrec((tie) => ({
     fc.maxSafeInteger(),
     fc.double(),
     fc.bigInt({ min: 2n ** 53n, max: 2n ** 64n - 1n }),
+    fc.bigInt({ min: -(2n ** 63n), max: -(2n ** 53n) - 1n }),
     fc.string({ unit: "grapheme", maxLength: 40 }),
     fc.uint8Array({ maxLength: 40 }),
   ),

@@ -74,6 +74,7 @@ test("tags, odd keys, indefinite lengths, undefined simple values and lies are r
     ["bb00200000000000 00", /too early/],
     ["5affffffff 00", /too early/],
     ["19 03", /too early/],
+    ["3b8000000000000000", /more than 64 bits/],
     ["81".repeat(66) + "00", /more than 64 deep/],
   ];
   for (const [bytes, expected] of wrong) assert.throws(() => decodeCbor(hex(bytes)), expected, bytes);
