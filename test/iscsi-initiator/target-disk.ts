@@ -16,7 +16,8 @@ export interface TargetDisk {
 export function fillBlocks(into: Uint8Array, lba: number): void {
   const view = new DataView(into.buffer, into.byteOffset, into.length);
   for (let at = 0; at < into.length; at += 8) {
-    view.setBigUint64(at, BigInt(lba + Math.floor(at / blockBytes)) * 4096n + BigInt(at % blockBytes));
+    view.setUint32(at, lba + Math.floor(at / blockBytes));
+    view.setUint32(at + 4, 0xb10c0000 + at % blockBytes);
   }
 }
 
