@@ -21,7 +21,8 @@ END
 for_build='npm:npm libatomic.so.1:libatomic1 libstdc++.so.6:libstdc++6'
 for_use='tgtd:tgt tgtadm:tgt blkid:util-linux nsenter:util-linux mount:mount'
 for_demo='qemu-io:qemu-utils nbdinfo:libnbd-bin nbdcopy:libnbd-bin mkfs.ext4:e2fsprogs'
-for_tests='fio:fio losetup:mount setpriv:util-linux sshd:openssh-server ip:iproute2 unshare:util-linux'
+for_tests='fio:fio losetup:mount setpriv:util-linux sshd:openssh-server ip:iproute2 unshare:util-linux
+  nbdfuse:libnbd-bin sqlite3:sqlite3 initdb:postgresql'
 
 say() { printf '%s\n' "$*"; }
 warn() { printf 'install.sh: %s\n' "$*" >&2; }
@@ -32,10 +33,10 @@ fail() {
 
 # --- clean-up: nothing half-made is left, however this ends ---
 
-scratch='' policy='' half_made=''
+scratch='' policy='' no_cluster='' half_made=''
 clean_up() {
   rm -rf "$scratch"
-  rm -f "$policy" "$half_made"
+  rm -f "$policy" "$no_cluster" "$half_made"
 }
 trap clean_up EXIT
 trap 'exit 129' HUP
@@ -93,10 +94,11 @@ apt_install() {
   say "installing Debian packages: $*"
   export DEBIAN_FRONTEND=noninteractive
   new_services=''
-  for service in tgt:tgt openssh-server:ssh; do
+  for service in tgt:tgt openssh-server:ssh postgresql:postgresql; do
     case " $* " in *" ${service%:*} "*) is_installed "${service%:*}" || new_services="$new_services $service" ;; esac
   done
   [ -z "$new_services" ] || hold_services
+  case $new_services in *postgresql*) hold_cluster ;; esac
 
   set -- apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
   is_done=no
@@ -118,9 +120,9 @@ is_installed() {
   [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
 }
 
-# Debian starts tgt and ssh as services, which listen on every address of the machine. dlsm and its tests start
-# daemons of their own and have no use for them, so a service that comes only by this installation is not
-# started. One that was there before is not touched. (policy-rc.d: what may start while packages are installed.)
+# Debian starts tgt and ssh as services, which listen on every address of the machine, and PostgreSQL. dlsm and its
+# tests start daemons of their own and have no use for them, so a service that comes only by this installation is
+# not started. One that was there before is not touched. (policy-rc.d: what may start while packages are installed.)
 hold_services() {
   [ ! -e /usr/sbin/policy-rc.d ] || return 0
   policy=/usr/sbin/policy-rc.d
@@ -132,6 +134,13 @@ hold_services() {
     done
   } >$policy
   chmod 755 $policy
+}
+
+# PostgreSQL's packages make a first database cluster unless they are told not to.
+hold_cluster() {
+  no_cluster=/etc/postgresql-common/createcluster.d/dlsm.conf
+  mkdir -p "${no_cluster%/*}"
+  say 'create_main_cluster = false' >$no_cluster
 }
 
 disable_service() {
@@ -243,8 +252,9 @@ if [ -z "$prefix" ]; then
 fi
 target=$prefix/bin/dlsm
 
-# Programs of root are looked for too: a plain user's PATH may lack their folders.
+# Programs of root are looked for too: a plain user's PATH may lack their folders. PostgreSQL's are in nobody's.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+for folder in /usr/lib/postgresql/*/bin; do PATH=$PATH:$folder; done
 cd "$(dirname "$0")"
 [ -f package-lock.json ] || fail "$PWD is not a checkout of dlsm"
 

@@ -3,14 +3,23 @@
  * counted as skipped. In CI (`CI` set) a missing program is an error, because the project's own scripts
  * install all of them.
  */
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, existsSync, readdirSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import type { Test } from "uvu";
 import { skipMarker } from "./verdict.ts";
 
-/** Full path of a program, looked up as a shell would and in the sbin folders; undefined if it is missing. */
+/** Where PATH may not lead: programs of root, and Debian's of PostgreSQL, each version by itself. */
+const postgres = "/usr/lib/postgresql";
+const apart = [
+  "/usr/local/sbin",
+  "/usr/sbin",
+  "/sbin",
+  ...(existsSync(postgres) ? readdirSync(postgres).map((version) => join(postgres, version, "bin")) : []),
+];
+
+/** Full path of a program, looked up as a shell would and in those folders; undefined if it is missing. */
 export function findProgram(name: string): string | undefined {
-  const folders = [...(process.env.PATH ?? "").split(delimiter), "/usr/local/sbin", "/usr/sbin", "/sbin"];
+  const folders = [...(process.env.PATH ?? "").split(delimiter), ...apart];
   for (const folder of folders) {
     const path = join(folder, name);
     try {

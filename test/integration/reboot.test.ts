@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { encodeHeader, indexOffset, newestHeader, slotBytes } from "../../src/engine/map-layout.ts";
+import { indexOffset } from "../../src/engine/map-layout.ts";
 import { indexBits } from "../../src/engine/residency.ts";
 import { destinationJournal } from "../../src/role/destination-journal.ts";
 import { MiB } from "../helpers/disk.ts";
@@ -11,6 +11,7 @@ import { Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { killParts, within } from "../helpers/processes.ts";
 import { fillSectors, History, makeSectorDisk, sectorBytes } from "../helpers/sectors.ts";
+import { ageMap, forgetRunFolder } from "./machine-restart.ts";
 import { NbdClient } from "./nbd-client.ts";
 
 const test = suite("reboot");
@@ -19,15 +20,6 @@ const withTgt = needing(test, ["tgtd"]);
 const sizeMiB = 48;
 const dataMiB = Array.from({ length: 40 }, (_, at) => at);
 const perMiB = MiB / sectorBytes;
-
-/** A map's headers as they were written in the boot before. */
-function ageMap(path: string): void {
-  const bytes = readFileSync(path);
-  const header = newestHeader([bytes.subarray(0, slotBytes), bytes.subarray(slotBytes, 2 * slotBytes)])!;
-  const old = encodeHeader({ ...header, bootId: "the boot before" });
-  for (const slot of [0, slotBytes]) bytes.set(old, slot);
-  writeFileSync(path, bytes);
-}
 
 /** As if the run folder were on a disk: it is still there, with a live map that is worth nothing. */
 function outdateLiveMap(path: string): void {
@@ -38,13 +30,7 @@ function outdateLiveMap(path: string): void {
 }
 
 const restarts: [string, (dlsm: Dlsm, id: string) => void][] = [
-  [
-    "run folder gone",
-    ({ environment }, id) => {
-      rmSync(environment.DLSM_RUN_DIR, { recursive: true });
-      ageMap(join(environment.DLSM_STATE_DIR, "destination", id, "residency.map"));
-    },
-  ],
+  ["run folder gone", forgetRunFolder],
   [
     "run folder of another boot",
     ({ environment }, id) => {
