@@ -51,7 +51,8 @@ export function isStoredWhole({ state }: EngineFolders): boolean {
 
 /**
  * What was written here, from `fromBytes` on: at most `maxExtents`, up to `toBytes`, which is the disk's size at
- * the end. Only of a volume whose engine has stopped in good order; throws PreconditionError otherwise.
+ * the end. Only of a volume whose engine has stopped in good order and whose map is sound; throws
+ * PreconditionError otherwise.
  */
 export function readWritten({ state }: EngineFolders, fromBytes: number, maxExtents: number): MapPiece {
   const file = openMapFile(join(state, engineFiles.map));
@@ -64,6 +65,9 @@ export function readWritten({ state }: EngineFolders, fromBytes: number, maxExte
     const goesBack = (state: number) =>
       state === residency.written || (state === residency.fetched && header.missesWrites);
     return writtenOf(map, header, fromBytes, maxExtents, goesBack);
+  } catch (error) {
+    if (!(error instanceof MapError)) throw error;
+    throw new PreconditionError(`the residency map in ${state} cannot be used: ${error.message}`);
   } finally {
     file.close();
   }

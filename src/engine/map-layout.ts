@@ -10,7 +10,7 @@
  * a header torn by a power failure leaves the one before. All numbers are little-endian.
  */
 import { createHash } from "node:crypto";
-import { pageBlocks, pageBytes } from "./residency.ts";
+import { indexBits, pageBlocks, pageBytes, validIndexBits } from "./residency.ts";
 
 export const headerBytes = 512;
 export const slotBytes = 4096;
@@ -111,7 +111,7 @@ export function decodeHeader(slot: Uint8Array): MapHeader | undefined {
   const flags = bytes.readUInt32LE(32);
   const counters = emptyCounters();
   counterNames.forEach((name, at) => counters[name] = Number(bytes.readBigUInt64LE(40 + at * 8)));
-  return {
+  const header = {
     blockBytes: bytes.readUInt32LE(12),
     sizeBytes: Number(bytes.readBigUInt64LE(16)),
     sequence: Number(bytes.readBigUInt64LE(24)),
@@ -124,6 +124,14 @@ export function decodeHeader(slot: Uint8Array): MapHeader | undefined {
     bootId: text(bytes, 192),
     generation: text(bytes, 256),
   };
+  return isSound(header) ? header : undefined;
+}
+
+/** What is computed from a header must be neither endless nor inexact. */
+function isSound({ sizeBytes, blockBytes, sequence, counters }: MapHeader): boolean {
+  const isPowerOfTwo = blockBytes > 0 && (blockBytes & (blockBytes - 1)) === 0;
+  return isPowerOfTwo && sizeBytes > 0 &&
+    [sizeBytes, sequence, ...Object.values(counters)].every(Number.isSafeInteger);
 }
 
 /** The newer of the valid headers in the two slots. */
@@ -134,6 +142,22 @@ export function newestHeader(slots: readonly Uint8Array[]): MapHeader | undefine
     if (header !== undefined && (newest === undefined || header.sequence > newest.sequence)) newest = header;
   }
   return newest;
+}
+
+/**
+ * Whether a stored page can be what an engine wrote, torn by a power failure perhaps. `indexByte` is the page's.
+ * Bits of blocks that the disk does not have would be counted for others; a page that is empty, although nothing
+ * but it speaks of its blocks, was lost with the end of the file (the index counts a page only after its words
+ * are durable).
+ */
+export function isPageSound(words: Uint32Array, indexByte: number, blocks: number): boolean {
+  const isAlone = (indexByte & validIndexBits) === indexBits.hasPage;
+  if (isAlone && words.every((word) => word === 0)) return false;
+  const planeWords = words.length / 2;
+  return words.every((word, at) => {
+    const inUse = Math.min(32, blocks - 32 * (at % planeWords));
+    return inUse === 32 || (inUse <= 0 ? word === 0 : word >>> inUse === 0);
+  });
 }
 
 /** A map of a format that this program does not know. */

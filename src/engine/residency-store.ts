@@ -23,6 +23,7 @@ import {
   type Geometry,
   headerBytes,
   indexOffset,
+  isPageSound,
   type MapHeader,
   newestHeader,
   pageCountOf,
@@ -299,6 +300,8 @@ export class ResidencyStore implements MapSink {
     const words = new Uint32Array(pageWords);
     const file = this.#flags[page] & durableOnly ? this.#files.durable : this.#files.live;
     file.read(pageOffset(this.#geometry, page), bytesOf(words));
+    const blocks = this.map.blockCount - page * pageBlocks;
+    if (!isPageSound(words, this.map.index[page], blocks)) throw new MapError(`its page ${page} is damaged`);
     return words;
   }
 

@@ -6,6 +6,7 @@
  * fails: a generator that only ever makes rubbish tests nothing but the first check of the decoder.
  */
 import fc from "fast-check";
+import { plain } from "./expect.ts";
 
 export type Verdict = "accepted" | "refused";
 
@@ -83,7 +84,7 @@ async function fuzz<Input>(spec: Spec<Input>, options: Options): Promise<Report>
       try {
         await check(input);
       } catch (error) {
-        const message = `a regression: ${textOf(error)}\ninput: ${fc.stringify(input)}`;
+        const message = `a regression: ${textOf(error)}\ninput: ${shown(input)}`;
         return report({ seed: options.seed, path: undefined, message });
       }
     }
@@ -96,7 +97,7 @@ async function fuzz<Input>(spec: Spec<Input>, options: Options): Promise<Report>
     ...(options.timeLimitMs === undefined ? {} : { interruptAfterTimeLimit: options.timeLimitMs }),
   });
   if (details.counterexamplePath === null) return report();
-  const message = `${textOf(details.errorInstance)}\ninput: ${fc.stringify(details.counterexample)}`;
+  const message = `${textOf(details.errorInstance)}\ninput: ${shown(details.counterexample?.[0])}`;
   return report({ seed: options.seed, path: details.counterexamplePath, message });
 }
 
@@ -112,6 +113,13 @@ async function timed<Input>(
     if (tookMs < slowMs) return { verdict, tookMs };
     if (attempt === 3) throw new Error(`it takes ${Math.round(tookMs)} ms, again and again`);
   }
+}
+
+const maxShown = 4000;
+
+function shown(input: unknown): string {
+  const text = fc.stringify(plain(input));
+  return text.length > maxShown ? `${text.slice(0, maxShown)}…` : text;
 }
 
 function textOf(error: unknown): string {

@@ -4,6 +4,7 @@ import { textTargets } from "./iscsi-text.ts";
 import { dataIn, pduStream } from "./iscsi-stream.ts";
 import { scsiTargets } from "./iscsi-scsi.ts";
 import { journalTargets } from "./journals.ts";
+import { mapTargets } from "./maps.ts";
 import { nbdTargets } from "./nbd.ts";
 import { rpcTargets } from "./rpc.ts";
 import type { Target } from "./target.ts";
@@ -17,4 +18,5 @@ export const targets: readonly Target[] = [
   ...nbdTargets,
   ...rpcTargets,
   ...journalTargets,
+  ...mapTargets,
 ];
