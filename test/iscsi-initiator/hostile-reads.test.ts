@@ -2,44 +2,11 @@
 import fc from "fast-check";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { IdentityError, IscsiError, ProtocolError, ScsiError } from "../../src/iscsi-initiator/mod.ts";
-import { bytesOf, fillBlocks, fixedSense, isRead } from "./scripted-target.ts";
+import { IdentityError, IscsiError } from "../../src/iscsi-initiator/mod.ts";
+import { bytesOf, fillBlocks, isRead } from "./scripted-target.ts";
 import { checkRead, errorOf, onFirstRead, withSession } from "./sessions.ts";
 
 const test = suite("targets that answer reads wrongly");
-
-test("garbage before CHECK CONDITION: the read rejects and never resolves with it", async () => {
-  await withSession({}, async (session, target) => {
-    target.hook = onFirstRead((request, peer) => {
-      const garbage = new Uint8Array(request.expectedBytes).fill(0xee);
-      peer.send(
-        peer.dataIn(request.tag, 0, 0, garbage),
-        peer.response(request.tag, 2, fixedSense(3, 0x11, 0)),
-      );
-    });
-    const error = await errorOf(session.read(0, new Uint8Array(4096)));
-    assert.instance(error, ScsiError);
-    const { sense } = error as ScsiError;
-    assert.equal([sense!.key, sense!.asc, sense!.ascq], [3, 0x11, 0]);
-    assert.match(error.message, /READ\(16\) failed: MEDIUM ERROR, unrecovered read error \(3\/11\/00\)/);
-    await checkRead(session, 0, 8);
-    assert.is(target.peers.length, 1);
-  });
-});
-
-test("GOOD before the data, or with less of it: the read rejects", async () => {
-  await withSession({}, async (session, target) => {
-    target.hook = onFirstRead((request, peer) => peer.send(peer.response(request.tag)));
-    assert.instance(await errorOf(session.read(0, new Uint8Array(4096))), ProtocolError);
-    target.hook = onFirstRead((request, peer) => {
-      const residual = [[1, 1, 0x82], [44, 4, 512]] as const;
-      const data = peer.dataIn(request.tag, 0, 0, new Uint8Array(request.expectedBytes - 512));
-      peer.send(data, peer.response(request.tag, 0, undefined, residual));
-    });
-    assert.match((await errorOf(session.read(0, new Uint8Array(4096)))).message, /3584 of 4096 bytes/);
-    await checkRead(session, 0, 8);
-  });
-});
 
 test("a target failure is tried again, then an error", async () => {
   await withSession({}, async (session, target) => {
