@@ -7,6 +7,7 @@ import { type Detached, Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { killParts, within } from "../helpers/processes.ts";
 import { fillSectors, History, makeSectorDisk, sectorBytes } from "../helpers/sectors.ts";
+import { checkRead, write } from "./guest.ts";
 import { NbdClient } from "./nbd-client.ts";
 
 const test = suite("source gone");
@@ -40,18 +41,6 @@ async function withVolume(
   } finally {
     await dlsm.close();
   }
-}
-
-/** Writes blocks and records it. */
-async function write(client: NbdClient, history: History, atMiB: number, value: number): Promise<void> {
-  const first = atMiB * MiB / sectorBytes;
-  await client.write(atMiB * MiB, fillSectors(new Uint8Array(64 * 1024), first, value));
-  history.acknowledge(first, 64 * 1024 / sectorBytes, value);
-}
-
-async function checkRead(client: NbdClient, history: History, atMiB: number): Promise<void> {
-  const data = await within(client.read(atMiB * MiB, 64 * 1024), `a read at ${atMiB} MiB`);
-  assert.is(history.settle(atMiB * MiB / sectorBytes, data), undefined);
 }
 
 withTgt("reads of absent blocks wait until tgtd is back; all else goes on; the wait shows", async () => {
