@@ -25,7 +25,11 @@ export async function runEngine(folders: EngineFolders, how: EngineStart): Promi
       throw error;
     }
   };
-  const control = await listenUnix(`${folders.run}/${engineFiles.controlSocket}`, handlers(engine, stop));
+  const control = await listenUnix(`${folders.run}/${engineFiles.controlSocket}`, handlers(engine, stop), {
+    // All that can be asked is short, so nobody can make the engine hold much.
+    maxFrameBytes: 64 * 1024,
+    maxCalls: 8,
+  });
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
     process.on(signal, () => {
       log(`${signal}: stopping`);

@@ -2,14 +2,17 @@
  * CBOR (RFC 8949) for plain data only: null, undefined, booleans, numbers, 64-bit integers as bigint,
  * strings, bytes, arrays and maps with string keys.
  *
- * A decoder for hostile input must not meet tags: the library turns some of them into
- * regular expressions, errors, shared references and other things that no message or file here means. So the structure is walked before it is decoded,
- * and again after it was encoded, and anything that is not plain is refused on either side.
+ * A decoder for hostile input must not meet tags: the library turns some of them into regular expressions,
+ * errors, shared references and other things that no message or file here means. And a byte can stand for a
+ * whole object, so that a message of some megabytes becomes a gigabyte. So the structure is walked before it is
+ * decoded, and again after it was encoded, and what is not plain, or too much, is refused on either side.
  */
 import { Encoder } from "cbor-x/index-no-eval";
 
 /** Nesting allowed below the top value. */
 const maxDepth = 64;
+/** Values in all, keys included. The largest messages of dlsm have some ten thousand. */
+const maxValues = 2 ** 19;
 
 const codec = new Encoder({ useRecords: false, tagUint8Array: false });
 
@@ -39,7 +42,7 @@ export function decodeCbor(bytes: Uint8Array): unknown {
 /** Why `bytes` are not exactly one plain value; undefined if they are. */
 export function problemOfCbor(bytes: Uint8Array): string | undefined {
   try {
-    const end = skipValue(bytes, 0, 0);
+    const end = skipValue(bytes, 0, 0, { values: 0 });
     return end === bytes.length ? undefined : `${bytes.length - end} bytes too many`;
   } catch (error) {
     if (error instanceof CborProblem) return error.message;
@@ -53,8 +56,9 @@ class CborProblem extends Error {}
 const major = { unsigned: 0, negative: 1, bytes: 2, text: 3, array: 4, map: 5, tag: 6, simple: 7 } as const;
 
 /** Checks the value at `start` and returns where it ends. */
-function skipValue(bytes: Uint8Array, start: number, depth: number): number {
+function skipValue(bytes: Uint8Array, start: number, depth: number, count: { values: number }): number {
   if (start >= bytes.length) throw new CborProblem("it ends too early");
+  if (++count.values > maxValues) throw new CborProblem(`more than ${maxValues} values`);
   if (depth > maxDepth) throw new CborProblem(`nested more than ${maxDepth} deep`);
   const type = bytes[start] >> 5;
   const additional = bytes[start] & 31;
@@ -77,17 +81,17 @@ function skipValue(bytes: Uint8Array, start: number, depth: number): number {
       throw new CborProblem("a tag");
   }
 
-  const count = readArgument(bytes, start + 1, additional);
+  const length = readArgument(bytes, start + 1, additional);
   // Every element takes at least one byte, so a count beyond the rest is a lie: no loop, no allocation.
-  if (count > bytes.length - afterHead) throw new CborProblem("it ends too early");
-  if (type === major.bytes || type === major.text) return afterHead + count;
+  if (length > bytes.length - afterHead) throw new CborProblem("it ends too early");
+  if (type === major.bytes || type === major.text) return afterHead + length;
   let at = afterHead;
-  for (let index = 0; index < count; index++) {
+  for (let index = 0; index < length; index++) {
     if (type === major.map) {
       if (bytes[at] >> 5 !== major.text) throw new CborProblem("a map key that is not a string");
-      at = skipValue(bytes, at, depth + 1);
+      at = skipValue(bytes, at, depth + 1, count);
     }
-    at = skipValue(bytes, at, depth + 1);
+    at = skipValue(bytes, at, depth + 1, count);
   }
   return at;
 }

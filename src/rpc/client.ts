@@ -8,7 +8,7 @@ import { clearTimeout, setTimeout } from "node:timers";
 import { FailedError } from "../lib/errors.ts";
 import { RpcClosedError, RpcProtocolError, RpcTimeoutError } from "./errors.ts";
 import { type Banner, numericCapability } from "./frames.ts";
-import { defaultMaxCalls, Link, type LinkOptions } from "./link.ts";
+import { defaultMaxCalls, Link, type LinkOptions, maxTimerMs } from "./link.ts";
 import { type Message, messageToError } from "./messages.ts";
 
 export interface CallOptions {
@@ -23,9 +23,6 @@ export interface ClientOptions extends LinkOptions {
   /** Calls that may wait for their turn; default 1024. */
   readonly maxQueuedCalls?: number;
 }
-
-/** Timers count in 31 bits; longer deadlines are as good as none. */
-const maxTimerMs = 2 ** 31 - 1;
 
 interface PendingCall {
   readonly id: number;

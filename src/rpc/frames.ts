@@ -16,6 +16,8 @@ export const defaultMaxFrameBytes = 16 * 1024 * 1024;
 export const maxBannerBytes = 512;
 const protocolName = "dlsm-rpc";
 const headerBytes = 4;
+/** What is kept ready for a payload before any of it is here; it grows with what comes. */
+const firstBufferBytes = 64 * 1024;
 const newline = 10;
 
 export interface Banner {
@@ -59,13 +61,14 @@ export interface FrameEvents {
   onFrame(payload: Uint8Array): void;
 }
 
-/** Takes bytes as they come, gives the banner and then frames. Holds at most one frame. */
+/** Takes bytes as they come, gives the banner and then frames. Holds at most twice of what came of one frame. */
 export class FrameDecoder {
   readonly #events: FrameEvents;
   readonly #maxFrameBytes: number;
   /** What is being filled: the banner line, a header, or a payload. */
   #part: "banner" | "header" | "payload" = "banner";
   #buffer = new Uint8Array(maxBannerBytes);
+  #wanted = maxBannerBytes;
   #filled = 0;
 
   constructor(events: FrameEvents, maxFrameBytes = defaultMaxFrameBytes) {
@@ -80,13 +83,15 @@ export class FrameDecoder {
       const isBanner = this.#part === "banner";
       const lineEnd = isBanner ? chunk.indexOf(newline, at) : -1;
       const available = (lineEnd === -1 ? chunk.length : lineEnd + 1) - at;
-      const taken = Math.min(available, this.#buffer.length - this.#filled);
+      const taken = Math.min(available, this.#wanted - this.#filled);
+      this.#makeRoom(this.#filled + taken);
       this.#buffer.set(chunk.subarray(at, at + taken), this.#filled);
       this.#filled += taken;
       at += taken;
       const isLineComplete = lineEnd !== -1 && taken === available;
-      if (isBanner ? isLineComplete : this.#filled === this.#buffer.length) this.#complete();
-      else if (this.#filled === this.#buffer.length) throw this.#notOurs();
+      const isFull = this.#filled === this.#wanted;
+      if (isBanner ? isLineComplete : isFull) this.#complete();
+      else if (isBanner && isFull) throw this.#notOurs();
     }
   }
 
@@ -126,8 +131,17 @@ export class FrameDecoder {
 
   #expect(part: "header" | "payload", lengthBytes: number): void {
     this.#part = part;
-    this.#buffer = new Uint8Array(lengthBytes);
+    this.#wanted = lengthBytes;
+    this.#buffer = new Uint8Array(Math.min(lengthBytes, firstBufferBytes));
     this.#filled = 0;
+  }
+
+  /** A length that was only announced costs nothing. */
+  #makeRoom(neededBytes: number): void {
+    if (neededBytes <= this.#buffer.length) return;
+    const larger = new Uint8Array(Math.min(this.#wanted, Math.max(neededBytes, 2 * this.#buffer.length)));
+    larger.set(this.#buffer.subarray(0, this.#filled));
+    this.#buffer = larger;
   }
 
   #notOurs(): RpcProtocolError {

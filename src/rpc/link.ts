@@ -40,6 +40,8 @@ export interface LinkOptions {
 }
 
 export const defaultMaxCalls = 32;
+/** Timers count in 31 bits; longer deadlines are as good as none. */
+export const maxTimerMs = 2 ** 31 - 1;
 
 export interface LinkEvents {
   /** The other side's first line has come and is of the same version. */
@@ -50,6 +52,11 @@ export interface LinkEvents {
   /** Called once. `error` is undefined if either side ended it in the regular way. */
   onClose(error: Error | undefined): void;
 }
+
+/** Beats, cancellations and short errors must fit. */
+const minFrameBytes = 1024;
+/** Who promises a beat more rarely is not believed: a peer that is gone must be noticed some day. */
+const maxHeartbeatMs = 60_000;
 
 /** How long a closing link may take to hand over what was already said. */
 const closeGraceMs = 1000;
@@ -172,13 +179,17 @@ export class Link {
         ),
       );
     }
-    const refusal = this.#refuse?.(banner);
+    const peerMaxFrameBytes = numericCapability(banner, "max-frame") ?? defaultMaxFrameBytes;
+    const refusal = peerMaxFrameBytes < minFrameBytes
+      ? new RpcHandshakeError(`the other side takes messages of ${peerMaxFrameBytes} bytes at most`)
+      : this.#refuse?.(banner);
     if (refusal !== undefined) return this.close(refusal);
     clearTimeout(this.#handshakeTimer);
     this.#isReady = true;
-    this.#peerMaxFrameBytes = numericCapability(banner, "max-frame") ?? defaultMaxFrameBytes;
+    this.#peerMaxFrameBytes = peerMaxFrameBytes;
     // A peer that beats more rarely than we do is not dead earlier.
-    const peerHeartbeatMs = numericCapability(banner, "beat-ms") ?? this.#heartbeatMs;
+    const promisedMs = numericCapability(banner, "beat-ms") ?? this.#heartbeatMs;
+    const peerHeartbeatMs = Math.min(promisedMs, maxHeartbeatMs);
     this.#silentBeats *= Math.max(1, Math.ceil(peerHeartbeatMs / this.#heartbeatMs));
     this.#events.onReady(banner);
   }

@@ -7,7 +7,7 @@ import type { Duplex } from "node:stream";
 import { clearTimeout, setTimeout } from "node:timers";
 import { messageOf, PreconditionError } from "../lib/errors.ts";
 import { RpcClosedError, RpcProtocolError, RpcTimeoutError } from "./errors.ts";
-import { defaultMaxCalls, Link, type LinkOptions } from "./link.ts";
+import { defaultMaxCalls, Link, type LinkOptions, maxTimerMs } from "./link.ts";
 import { type CallMessage, errorToMessage, type Message } from "./messages.ts";
 
 export interface CallContext {
@@ -41,6 +41,12 @@ interface RunningCall {
   readonly deadline: ReturnType<typeof setTimeout> | undefined;
   /** The latest progress that could not be sent yet. */
   unsent: { readonly value: unknown } | undefined;
+}
+
+/** A name that a stranger chose, in the error about it. */
+function shortened(text: string): string {
+  const maxLength = 100;
+  return text.length <= maxLength ? text : `${text.slice(0, maxLength)}…`;
 }
 
 class Server implements Served {
@@ -95,7 +101,9 @@ class Server implements Served {
     const { timeoutMs } = message;
     const expired = () =>
       controller.abort(new RpcTimeoutError(`"${message.method}" took longer than its deadline`));
-    const deadline = timeoutMs === undefined ? undefined : setTimeout(expired, timeoutMs);
+    const deadline = timeoutMs === undefined
+      ? undefined
+      : setTimeout(expired, Math.min(timeoutMs, maxTimerMs));
     const call: RunningCall = { message, controller, deadline, unsent: undefined };
     this.#calls.set(message.id, call);
     if (this.#link.isBlocked) this.#waiting.push(call);
@@ -108,7 +116,7 @@ class Server implements Served {
     let answer: Message;
     try {
       if (!Object.hasOwn(this.#handlers, method)) {
-        throw new PreconditionError(`the other side does not know "${method}"`, {
+        throw new PreconditionError(`the other side does not know "${shortened(method)}"`, {
           hint: "install the same version of dlsm on both hosts",
         });
       }
@@ -127,9 +135,9 @@ class Server implements Served {
     try {
       this.#link.send(answer);
     } catch (error) {
-      // Too large or no plain data: a mistake in the handler, which the caller is to see.
-      const problem = `the answer to "${method}" cannot be sent: ${messageOf(error)}`;
-      this.#link.send(errorToMessage(answer.id, new TypeError(problem)));
+      // Too large or no plain data: a mistake in the handler, which the caller is to see. This one always fits.
+      const message = `the answer to "${shortened(method)}" cannot be sent: ${shortened(messageOf(error))}`;
+      this.#link.send({ type: "error", id: answer.id, kind: "internal", message });
     }
   }
 

@@ -31,19 +31,32 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+export interface ListenOptions extends LinkOptions {
+  /** Whoever comes beyond this is disconnected at once. Default 64. */
+  readonly maxConversations?: number;
+}
+
 /**
  * Serves everybody who connects. The socket has mode 0600. One that a dead process left is replaced; if
  * somebody listens there already, LockedError; if the path is no socket, PreconditionError. (Two processes
  * that start at the very same moment are not told apart here: whoever may start twice holds a lock.)
  */
-export async function listenUnix(path: string, handlers: Handlers, options?: LinkOptions): Promise<Listener> {
+export async function listenUnix(
+  path: string,
+  handlers: Handlers,
+  options: ListenOptions = {},
+): Promise<Listener> {
+  const { maxConversations = 64 } = options;
   const conversations = new Set<Served>();
   const server = createServer((socket) => {
+    if (conversations.size >= maxConversations) return void socket.destroy();
     const served = serve(socket, handlers, options);
     conversations.add(served);
     void served.closed.then(() => conversations.delete(served));
   });
   const file = await listenOnUnixSocket(server, path);
+  // A connection that could not be accepted: there are too many open files. Who asks again is heard later.
+  server.on("error", () => {});
   return {
     close: () => {
       const isClosed = closeUnixSocket(server, file);

@@ -242,7 +242,7 @@ test("what is too large for the other side fails its own call only", async () =>
     echo: (params) => Promise.resolve(params),
     large: () => Promise.resolve("x".repeat(5000)),
   };
-  serve(there, handlers, { maxFrameBytes: 1000 });
+  serve(there, handlers, { maxFrameBytes: 1024 });
   const client = await RpcClient.connect(here, { maxFrameBytes: 2000 });
   await rejection(client.call("echo", "x".repeat(1500)), RangeError);
   assert.match((await rejection(client.call("large"), RemoteError)).message, "2000 are allowed");
