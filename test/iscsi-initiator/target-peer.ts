@@ -132,8 +132,12 @@ export class Peer<S extends PeerSocket = PeerSocket> {
   }
 
   /** The right data of a read as Data-In PDUs of at most `pieceBytes`. */
-  dataOf(request: Request, pieceBytes = 8192): Buffer[] {
+  dataOf(request: Request, pieceBytes?: number): Buffer[] {
     const data = answerData(this.disk, request.cdb, request.expectedBytes) ?? new Uint8Array();
+    return this.piecesOf(request, data, pieceBytes);
+  }
+
+  piecesOf(request: Request, data: Uint8Array, pieceBytes = 8192): Buffer[] {
     const pdus: Buffer[] = [];
     for (let at = 0, dataSN = 0; at < data.length; at += pieceBytes) {
       pdus.push(this.dataIn(request.tag, at, dataSN++, data.subarray(at, at + pieceBytes)));
@@ -144,10 +148,15 @@ export class Peer<S extends PeerSocket = PeerSocket> {
   /** All of the answer to a well-formed command. */
   answer(request: Request): void {
     const data = answerData(this.disk, request.cdb, request.expectedBytes);
-    if (data === undefined) return this.send(this.response(request.tag, 2, fixedSense(5, 0x20, 0)));
+    if (data === undefined) this.send(this.response(request.tag, 2, fixedSense(5, 0x20, 0)));
+    else this.answerWith(request, data);
+  }
+
+  /** GOOD, and these bytes, which may be fewer than were asked for. */
+  answerWith(request: Request, data: Uint8Array): void {
     const missing = request.expectedBytes - data.length;
     const residual: Field[] = missing > 0 ? [[1, 1, 0x82], [44, 4, missing]] : [];
-    this.send(...this.dataOf(request), this.response(request.tag, 0, undefined, residual));
+    this.send(...this.piecesOf(request, data), this.response(request.tag, 0, undefined, residual));
   }
 }
 
