@@ -147,7 +147,7 @@ async function openSeeded(
 /** Blocks of the piece that are not in its extents, as [first, count]. */
 function keptOf({ sizeBytes, blockBytes }: Geometry, { fromBytes, toBytes, extents }: MapPiece) {
   const block = (bytes: number) => {
-    if (bytes % blockBytes === 0 && bytes < sizeBytes) return bytes / blockBytes;
+    if (bytes % blockBytes === 0 && bytes >= 0 && bytes < sizeBytes) return bytes / blockBytes;
     if (bytes === sizeBytes) return Math.ceil(sizeBytes / blockBytes);
     throw new PreconditionError(`no block of the volume begins or ends at ${bytes}`);
   };

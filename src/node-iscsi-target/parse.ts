@@ -4,6 +4,7 @@
  * tgtd prints names that peers chose (an initiator's name may hold newlines), so unknown lines are skipped
  * rather than refused; where safety hangs on the answer (portals) they are refused.
  */
+import { quoted } from "../lib/quoted.ts";
 import { TgtError } from "./errors.ts";
 import type {
   BoundAccount,
@@ -17,7 +18,7 @@ import type {
 } from "./types.ts";
 
 function badReply(what: string, line: string): TgtError {
-  return new TgtError("badReply", `tgtadm: cannot understand ${what}: ${JSON.stringify(line.slice(0, 200))}`);
+  return new TgtError("badReply", `tgtadm: cannot understand ${what}: ${quoted(line)}`);
 }
 
 /** A decimal number that tgtd printed; refused where it is none, or more than 2^53 - 1. */
@@ -54,7 +55,7 @@ export function parseSystem(text: string): SystemState {
 /** `show --mode portal`: `Portal: 127.0.0.1:3260,1`, `Portal: [::1]:3260,1` */
 export function parsePortals(text: string): Portal[] {
   return linesOf(text).map((line) => {
-    const match = /^Portal: (?:\[([^\]\s]+)\]|([^:[\]\s]+)):(\d{1,5}),\d+$/.exec(line);
+    const match = /^Portal: (?:\[([\w:.%-]+)\]|([\w.-]+)):(\d{1,5}),\d+$/.exec(line);
     if (match === null) throw badReply("a portal", line);
     return { address: (match[1] ?? match[2])!, port: count(match[3]!, "a port") };
   });

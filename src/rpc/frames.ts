@@ -9,6 +9,7 @@
  *
  * Pure.
  */
+import { quoted } from "../lib/quoted.ts";
 import { RpcProtocolError } from "./errors.ts";
 
 export const protocolVersion = 1;
@@ -161,8 +162,6 @@ function parseBanner(line: Uint8Array): Banner | undefined {
   return { version: Number(match[1]), capabilities: match[2].split(" ").filter((word) => word !== "") };
 }
 
-/** Quoted, with control characters escaped, and short: strangers' bytes must not reach a terminal raw. */
 function readable(bytes: Uint8Array): string {
-  const text = new TextDecoder().decode(bytes.subarray(0, 200)).trimEnd();
-  return JSON.stringify(text).replace(/[\u007f-\u009f]/g, "?");
+  return quoted(new TextDecoder().decode(bytes.subarray(0, 200)).trimEnd());
 }

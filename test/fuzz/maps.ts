@@ -169,7 +169,7 @@ function damaged(bytes: Uint8Array, { where, at, byte, kind }: Damage, history: 
 }
 
 /** The files as they are found; `isSound`: nothing is wrong with them. */
-async function filesOf(found: Found, own: Left, other: Left) {
+function filesOf(found: Found, own: Left, other: Left) {
   const { history, damage } = found;
   const durables = {
     "its own": own.durable,
@@ -228,7 +228,7 @@ const stores = target<Found>({
     const { history, damage } = found;
     const own = await live(history);
     const other = await live(found.other);
-    const files = await filesOf(found, own, other);
+    const files = filesOf(found, own, other);
     const identity = identityOf(history);
     const { value: store, error } = await attemptAsync(
       [MapError, LiveMapError, MapVersionError],

@@ -19,6 +19,8 @@ export interface Spec<Input> {
   readonly regressions?: readonly Input[];
   /** Inputs in the default run; as many as fit in about a third of a second. */
   readonly runs: number;
+  /** Over this, three times in a row, an input's cost is out of proportion. Default 2 s; most take microseconds. */
+  readonly slowMs?: number;
   /** Least share of each verdict, 0 to 1. Default 5 %. */
   readonly atLeast?: Readonly<Record<Verdict, number>>;
 }
@@ -31,7 +33,7 @@ export interface Options {
   readonly runs?: number;
   /** Ends after the input that is under way then. */
   readonly timeLimitMs?: number;
-  /** Called before each input, with its number. */
+  /** Called before each input, with its number, from 1. */
   onInput?(number: number): void;
 }
 
@@ -56,8 +58,7 @@ export interface Target {
 }
 
 const defaultShare = 0.05;
-/** An input takes microseconds. Over this, three times in a row, its cost is out of proportion. */
-const slowMs = 2000;
+const defaultSlowMs = 2000;
 
 export function target<Input>(spec: Spec<Input>): Target {
   return {
@@ -72,7 +73,8 @@ async function fuzz<Input>(spec: Spec<Input>, options: Options): Promise<Report>
   let executions = 0;
   let slowestMs = 0;
   const check = async (input: Input) => {
-    options.onInput?.(executions++);
+    executions++;
+    options.onInput?.(executions);
     const { verdict, tookMs } = await timed(spec, input);
     verdicts[verdict]++;
     slowestMs = Math.max(slowestMs, tookMs);
@@ -110,7 +112,7 @@ async function timed<Input>(
     const startedAt = performance.now();
     const verdict = await spec.check(input);
     const tookMs = performance.now() - startedAt;
-    if (tookMs < slowMs) return { verdict, tookMs };
+    if (tookMs < (spec.slowMs ?? defaultSlowMs)) return { verdict, tookMs };
     if (attempt === 3) throw new Error(`it takes ${Math.round(tookMs)} ms, again and again`);
   }
 }

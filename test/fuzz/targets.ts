@@ -7,6 +7,8 @@ import { journalTargets } from "./journals.ts";
 import { mapTargets } from "./maps.ts";
 import { nbdTargets } from "./nbd.ts";
 import { rpcTargets } from "./rpc.ts";
+import { storedMapTargets } from "./stored-maps.ts";
+import { tgtTargets } from "./tgt.ts";
 import type { Target } from "./target.ts";
 
 export const targets: readonly Target[] = [
@@ -19,4 +21,6 @@ export const targets: readonly Target[] = [
   ...rpcTargets,
   ...journalTargets,
   ...mapTargets,
+  ...storedMapTargets,
+  ...tgtTargets,
 ];

@@ -25,7 +25,7 @@ parentPort!.on("message", async ({ name, timeLimitMs, ...rest }: Turn) => {
     ...rest,
     ...limits,
     onInput: (number) => {
-      Atomics.store(progress, 0, number + 1);
+      Atomics.store(progress, 0, number);
     },
   });
   const done: TurnDone = { ...report, tookMs: performance.now() - startedAt };
