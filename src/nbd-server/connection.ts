@@ -26,6 +26,7 @@ import { command, maxDrainedPayloadBytes, NbdProtocolError } from "./protocol.ts
 import { isOnePiece } from "./replies.ts";
 import { type Admission, type Request, RequestDecoder } from "./request-decoder.ts";
 import type { BufferPool } from "../lib/buffer-pool.ts";
+import { isHungUp } from "../lib/libc.ts";
 import { refusalOf, type RequestRules } from "./validation.ts";
 
 /** What a connection has of the server. */
@@ -67,6 +68,8 @@ export class Connection {
   #costBytes = 0;
   /** Of the request that is executed in parts: what became of one of them. */
   #partFailure: Failure | undefined;
+  /** The end of file came while requests wait. */
+  #isEnded = false;
   /** What the device has not settled yet. */
   #deviceRequests = 0;
   #deviceBytes = 0;
@@ -119,6 +122,16 @@ export class Connection {
     return this.#budget.bytes;
   }
 
+  /**
+   * A client may go while its socket is paused with requests of it unread: the end of file comes after them, and
+   * they are not read before the others are done. Drops it then.
+   */
+  dropIfHungUp(): void {
+    if (this.#phase !== "transmission" || !this.#decoder.isWaiting) return;
+    const { _handle: handle } = this.#socket as { _handle?: { readonly fd?: number } };
+    if (handle?.fd !== undefined && handle.fd >= 0 && isHungUp(handle.fd)) this.drop();
+  }
+
   /** Ends the connection at once, without a reply. What the device still does is not waited for. */
   drop(): void {
     this.#phase = "closed";
@@ -134,8 +147,15 @@ export class Connection {
     }
   }
 
-  /** End of file without NBD_CMD_DISC: the client is gone. After one, it may still read its replies. */
+  /**
+   * End of file without NBD_CMD_DISC: the client is gone. After one, which may be among the requests that wait,
+   * it may still read its replies.
+   */
   #onEnd(): void {
+    if (this.#phase === "transmission" && this.#decoder.isWaiting) {
+      this.#isEnded = true;
+      return this.dropIfHungUp();
+    }
     this.#gone.abort();
     if (this.#phase !== "disconnecting") this.drop();
   }
@@ -202,6 +222,7 @@ export class Connection {
       return this.#violation(error.message);
     }
     if (this.#decoder.isWaiting) this.#socket.pause();
+    else if (this.#isEnded) this.#onEnd();
     else this.#socket.resume();
   }
 

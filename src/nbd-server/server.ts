@@ -36,6 +36,15 @@ export interface NbdServerOptions {
 /** Of payload buffers that wait to be used again. */
 const pooledBytes = 8 * 1024 * 1024;
 
+/** How often it is looked whether a client is gone whose requests are not read at the moment. */
+const hangUpCheckMs = 1000;
+
+interface Listening {
+  readonly server: Server;
+  readonly file: UnixSocketFile;
+  readonly watch: ReturnType<typeof setInterval>;
+}
+
 /** A client in the transmission phase. */
 export interface NbdClient {
   /** Counts up from 1 in the order of arrival. */
@@ -66,7 +75,7 @@ export class NbdServer {
   readonly #connections = new Map<number, { readonly connection: Connection; readonly connectedAt: Date }>();
   #lastId = 0;
   #lastCount = 0;
-  #listening: { readonly server: Server; readonly file: UnixSocketFile } | undefined;
+  #listening: Listening | undefined;
 
   constructor(device: BlockDevice, options: NbdServerOptions = {}) {
     for (const text of [options.exportName, options.description]) {
@@ -122,7 +131,9 @@ export class NbdServer {
     const server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
     const file = await listenOnUnixSocket(server, socketPath);
     server.on("error", (error) => this.#options.onError?.(error));
-    this.#listening = { server, file };
+    const watch = setInterval(() => this.#dropHungUp(), hangUpCheckMs);
+    watch.unref();
+    this.#listening = { server, file, watch };
   }
 
   /** Disconnects everybody without a reply; who wants to can connect again. */
@@ -138,9 +149,14 @@ export class NbdServer {
   async close(): Promise<void> {
     const listening = this.#listening;
     this.#listening = undefined;
+    clearInterval(listening?.watch);
     const closed = listening === undefined ? undefined : closeUnixSocket(listening.server, listening.file);
     this.dropAll();
     await closed;
+  }
+
+  #dropHungUp(): void {
+    for (const { connection } of this.#connections.values()) connection.dropIfHungUp();
   }
 
   #inTransmission() {

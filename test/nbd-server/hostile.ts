@@ -4,7 +4,7 @@
  */
 import { randomInt } from "node:crypto";
 import { join } from "node:path";
-import { suite } from "uvu";
+import type { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { NbdServer, type NbdServerOptions } from "../../src/nbd-server/mod.ts";
 import { command } from "../../src/nbd-server/protocol.ts";
@@ -33,27 +33,30 @@ export interface Hostile {
   readonly bystander: Bystander;
 }
 
-/** A suite whose tests each have a server and a bystander of their own. */
-export function hostileSuite(name: string, options: NbdServerOptions = limits) {
-  const test = suite(name);
-  const check = (what: string, body: (hostile: Hostile) => Promise<void>) =>
-    test(what, async () => {
-      const device = new MemoryDevice(diskBytes);
-      const errors: Error[] = [];
-      const server = new NbdServer(device, { ...options, onError: (error) => errors.push(error) });
-      const path = join(tempFolder("nbd"), "s");
-      await server.listen(path);
-      const bystander = await Bystander.start(path, hostileBytes, diskBytes);
-      try {
-        await body({ device, server, path, errors, bystander });
-        await bystander.goesOn();
-        assert.ok(server.committedBytes <= (options.maxBytes ?? 256 * mebibyte));
-      } finally {
-        await bystander.stop();
-        await server.close();
-      }
-    });
-  return { check, run: () => test.run() };
+type Test = ReturnType<typeof suite>;
+
+/** Adds tests to a suite that each have a server and a bystander of their own. */
+export function hostileTo(test: Test, options: NbdServerOptions = limits) {
+  return (what: string, body: (hostile: Hostile) => Promise<void>) => {
+    test(what, () => serving(options, body));
+  };
+}
+
+async function serving(options: NbdServerOptions, body: (hostile: Hostile) => Promise<void>): Promise<void> {
+  const device = new MemoryDevice(diskBytes);
+  const errors: Error[] = [];
+  const server = new NbdServer(device, { ...options, onError: (error) => errors.push(error) });
+  const path = join(tempFolder("nbd"), "s");
+  await server.listen(path);
+  const bystander = await Bystander.start(path, hostileBytes, diskBytes);
+  try {
+    await body({ device, server, path, errors, bystander });
+    await bystander.goesOn();
+    assert.ok(server.committedBytes <= (options.maxBytes ?? 256 * mebibyte));
+  } finally {
+    await bystander.stop();
+    await server.close();
+  }
 }
 
 /** Writes, reads back and compares, for ever, one request at a time. */

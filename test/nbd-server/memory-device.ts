@@ -27,6 +27,8 @@ export class MemoryDevice implements BlockDevice {
   readonly #allocated: Uint8Array;
   /** Runs before each call; may wait, and may throw what the device shall reject with. */
   before: (call: Call) => Promise<void> | void = () => {};
+  /** Told of the signal of each write. */
+  onClient: (client: AbortSignal) => void = () => {};
   /** Pieces a read is cut into. */
   pieceBytes = 64 * 1024;
   isZeroingFast = true;
@@ -49,7 +51,8 @@ export class MemoryDevice implements BlockDevice {
     return pieces;
   }
 
-  async write(offset: number, data: Uint8Array, fua: boolean): Promise<void> {
+  async write(offset: number, data: Uint8Array, fua: boolean, client?: AbortSignal): Promise<void> {
+    if (client !== undefined) this.onClient(client);
     await this.#begin({ method: "write", offset, length: data.length, fua });
     this.bytes.set(data, offset);
     this.#mark(Math.floor(offset / unitBytes), Math.ceil((offset + data.length) / unitBytes), 1);
