@@ -114,7 +114,7 @@ function problemOf(entry: DestinationEntry, source: SourceEntry | undefined): st
 function exportStatus({ id, disks, destinationProblem }: View): MigrationStatus {
   const sources = disks.flatMap(({ source }) => source === undefined ? [] : [source]);
   const [first] = sources;
-  const problems = [...sources.map(exportProblem), destinationProblem];
+  const problems = [...sources.map(exportProblem), destinationProblem, orphanProblem(id, first)];
   return {
     id,
     phase: "exported",
@@ -129,11 +129,22 @@ function exportStatus({ id, disks, destinationProblem }: View): MigrationStatus 
   };
 }
 
-function exportProblem({ id, state, problem, danger, tgtdPid }: SourceEntry): string | null {
+function exportProblem({ id, state, destination, problem, danger, tgtdPid }: SourceEntry): string | null {
   if (problem !== null) return problem;
-  if (state === "releasing") return `its release was cut short: dlsm release ${migrationOf(id)} finishes it`;
+  if (state === "releasing") {
+    const command = destination === null ? "release" : "abort";
+    return `its release was cut short: dlsm ${command} ${migrationOf(id)} finishes it`;
+  }
   if (danger !== null) return danger;
+  // One that nobody needs any more.
+  if (destination !== null) return null;
   return tgtdPid === null ? "tgtd, which exports it, does not run" : null;
+}
+
+/** The destination's host has answered, and has no record: its part was taken away, this one was not. */
+function orphanProblem(id: string, { destination }: SourceEntry): string | null {
+  if (destination === null) return null;
+  return `its destination, ${destination.host}, knows nothing of it: dlsm abort ${id} takes the export away`;
 }
 
 export function nbdUriOf(socketPath: string): string {

@@ -19,6 +19,7 @@ export async function resume(context: Context, id: string, isForced: boolean): P
   const view = await observeKnown(context, id);
   if (view.destinationProblem !== null) throw cannotAsk(view.destinationProblem, id);
   if (destinationsOf(view).length === 0) {
+    requireByHand(view);
     for (const disk of view.disks) await source.ask("source.ensure", { id: disk.id, force });
     return false;
   }
@@ -47,6 +48,15 @@ export async function resume(context: Context, id: string, isForced: boolean): P
   }
   requireSources(view);
   return true;
+}
+
+/** Throws PreconditionError if the exports belong to a destination, which has no record of them. */
+function requireByHand({ id, disks }: View): void {
+  const end = disks.find(({ source }) => source?.destination != null)?.source?.destination;
+  if (end == null) return;
+  throw new PreconditionError(`${id} cannot go on: its destination, ${end.host}, knows nothing of it`, {
+    hint: `dlsm abort ${id} takes the export away; the disk stays`,
+  });
 }
 
 /** Throws FailedError if an export, of which blocks are still needed, is known not to be there any more. */

@@ -11,7 +11,8 @@ import { writePrivateFile } from "../lib/atomic-file.ts";
 import { acquire } from "../lib/lock.ts";
 import { identify, isRunning, type ProcessId } from "../lib/process-id.ts";
 import { selfCommand } from "../lib/self.ts";
-import { listIds, type RoleFolders, roleFolders } from "./layout.ts";
+import { alone } from "./alone.ts";
+import { listIds, makeRunFolder, type RoleFolders, roleFolders } from "./layout.ts";
 import { migrationOf, type Request } from "./messages.ts";
 
 const fileName = "driver";
@@ -30,7 +31,9 @@ export class DriverRole {
   }
 
   /** Takes the place, with the note of whoever had it before if that is this process; false if another process has it, or the migration is gone. */
-  take({ id }: Request<"driver.take">): boolean {
+  async take({ id }: Request<"driver.take">): Promise<boolean> {
+    const lead = leadFolders(this.#folders, id);
+    if (lead !== undefined && !existsSync(lead.run)) await this.#makeAgain(id);
     if (this.#places.has(id)) return true;
     const folders = leadFolders(this.#folders, id);
     const lock = folders !== undefined && existsSync(folders.run) ? acquire(folders.run) : undefined;
@@ -39,6 +42,15 @@ export class DriverRole {
     const last = readDriver(this.#folders, id);
     writeDriver(folders, last?.pid === process.pid ? last.note : null);
     return true;
+  }
+
+  /** What a reboot took away. Under the host's lock: who ends the migration removes it, too. */
+  async #makeAgain(id: string): Promise<void> {
+    await alone(this.#folders, () => {
+      const folders = leadFolders(this.#folders, id);
+      if (folders !== undefined) makeRunFolder(folders);
+      return Promise.resolve();
+    });
   }
 
   leave({ id, goOn }: Request<"driver.leave">): null {

@@ -93,7 +93,9 @@ export class SourceRole {
       const record = this.#record(id);
       if (record.state === "releasing") {
         throw new PreconditionError(`the export of ${place(record.path)} (${id}) is being released`, {
-          hint: `finish that with dlsm release ${migrationOf(id)}`,
+          hint: `finish that with dlsm ${record.destination === null ? "release" : "abort"} ${
+            migrationOf(id)
+          }`,
         });
       }
       const daemon = await this.#daemon(id);

@@ -58,6 +58,18 @@ test("statusOf() says first what matters most", () => {
   assert.match(lastError({ engine: { ...engine, isConnected: false } }, gone)!, "tgtd");
 });
 
+test("statusOf() of an export says what to do with one whose destination has no record of it", () => {
+  const lastError = (entry: Partial<SourceEntry>, destinationProblem: string | null = null) =>
+    statusOfView({ ...viewOf(source.id, [{ ...source, ...entry }], []), destinationProblem }).lastError;
+  assert.match(lastError({})!, "here, knows nothing of it: dlsm abort abcd1234");
+  assert.match(lastError({ tgtdPid: null })!, "dlsm abort abcd1234");
+  assert.is(lastError({}, "node2 is away"), "node2 is away", "it may know of it");
+  assert.is(lastError({ destination: null }), null, "exported by hand");
+  assert.match(lastError({ destination: null, tgtdPid: null })!, "tgtd");
+  assert.match(lastError({ state: "releasing" })!, "dlsm abort abcd1234");
+  assert.match(lastError({ state: "releasing", destination: null })!, "dlsm release abcd1234");
+});
+
 test("statusOf() of a journal that cannot be read: what the source and the engine know, why, and what to do", () => {
   const broken: DestinationEntry = {
     ...destination,
