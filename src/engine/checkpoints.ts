@@ -22,7 +22,8 @@ export class Checkpoints {
   readonly #store: ResidencyStore;
   readonly #disk: LocalDisk;
   readonly #clock: Clock;
-  #isDirty = false;
+  /** At first as well: the process before may have written what it did not live to sync. */
+  #isDirty = true;
   #unsyncedBytes = 0;
   #running: Promise<void> | undefined;
   #next: Promise<void> | undefined;

@@ -6,7 +6,7 @@
  *
  * | phase   | the data is             | a reader gets      | a writer of whole blocks              |
  * |---------|-------------------------|--------------------|---------------------------------------|
- * | queued  | not asked for           | waits              | goes ahead; its blocks are not stored |
+ * | queued  | not asked for           | waits              | goes ahead; the fetch dissolves       |
  * | reading | on its way              | waits              | goes ahead; its blocks are not stored |
  * | storing | here, being written     | the fetched bytes  | waits for the local write to end      |
  *
@@ -67,6 +67,9 @@ export interface FetchDependencies {
   /** A fetch ended (`storeError`: the local disk refused to keep the data). */
   onSettled(fetch: Fetch, storeError: Error | undefined): void;
 }
+
+/** The fetch was given up before anything was asked for. */
+export class DissolvedError extends Error {}
 
 export class FetchQueue {
   readonly #deps: FetchDependencies;
@@ -216,9 +219,27 @@ export class FetchQueue {
 
   #leaveLane(fetch: Fetch): void {
     if (fetch.purpose === "sync") return;
-    const next = this.#queue.shift();
-    if (next === undefined) this.#demandInFlight--;
-    else void this.#run(next);
+    for (;;) {
+      const next = this.#queue.shift();
+      if (next === undefined) {
+        this.#demandInFlight--;
+        return;
+      }
+      if (this.#isUntouched(next)) return void this.#run(next);
+      this.#dissolve(next);
+    }
+  }
+
+  #isUntouched({ first, count }: Fetch): boolean {
+    const { store: { map }, claims } = this.#deps;
+    return map.stateOf(first) === residency.absent && map.runLength(first, count) === count &&
+      claims.lowest(first, count) === undefined;
+  }
+
+  /** Blocks of it were written here while it waited: they must not cross any more. Whoever wants it looks anew. */
+  #dissolve(fetch: Fetch): void {
+    for (const waiter of fetch.waiters) waiter.reject(new DissolvedError());
+    this.#settle(fetch, undefined, undefined);
   }
 
   #settle(fetch: Fetch, error: Error | undefined, storeError: Error | undefined): void {

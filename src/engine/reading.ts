@@ -5,7 +5,7 @@
 import { blocksOf, clip } from "./blocks.ts";
 import type { Claims } from "./claims.ts";
 import type { Clock } from "./clock.ts";
-import type { Fetch, FetchQueue } from "./fetch-queue.ts";
+import { DissolvedError, type Fetch, type FetchQueue } from "./fetch-queue.ts";
 import type { Holes } from "./holes.ts";
 import type { LocalDisk } from "./local-disk.ts";
 import type { Geometry } from "./map-layout.ts";
@@ -167,8 +167,16 @@ export class Reading {
     offset: number,
     length: number,
   ): Promise<readonly Uint8Array[]> {
-    const data = await this.#withLimit(this.#queue.data(fetch, range));
     const { from, to } = clip(this.#blockBytes, range, offset, length);
+    let data: Uint8Array;
+    try {
+      data = await this.#withLimit(this.#queue.data(fetch, range));
+    } catch (error) {
+      if (error instanceof DissolvedError) return await this.read(from, to - from);
+      // Written here meanwhile, nothing of it is wanted from the source any more.
+      if (this.#map.isResident(range.first, range.count)) return [await this.#readLocal(from, to - from)];
+      throw error;
+    }
     const start = range.first * this.#blockBytes;
     return [data.subarray(from - start, to - start)];
   }

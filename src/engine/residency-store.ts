@@ -279,6 +279,7 @@ export class ResidencyStore implements MapSink {
   }
 
   pageChanged(page: number, words: Uint32Array, fromWord: number, toWord: number, isNew: boolean): void {
+    this.#announceChange(page);
     const whole = isNew || (this.#flags[page] & durableOnly) !== 0;
     const part = whole ? words : words.subarray(fromWord, toWord);
     this.#files.live.writeNow(pageOffset(this.#geometry, page) + (whole ? 0 : fromWord * 4), bytesOf(part));
@@ -288,6 +289,17 @@ export class ResidencyStore implements MapSink {
   indexChanged(fromPage: number, toPage: number): void {
     for (let page = fromPage; page < toPage; page++) this.#markDirty(page);
     this.#writeLiveIndex(fromPage, toPage);
+  }
+
+  /**
+   * The live file says that the page is dirty before it is: the process may be killed between the two, and the
+   * next one would take the page for durable.
+   */
+  #announceChange(page: number): void {
+    const bits = this.#liveIndex[page];
+    if (bits & dirty) return;
+    this.#files.live.writeNow(indexOffset + page, Uint8Array.of(bits | dirty));
+    this.#liveIndex[page] = bits | dirty;
   }
 
   #markDirty(page: number): void {

@@ -172,9 +172,15 @@ export class Volume implements BlockDevice {
   }
 
   async read(offset: number, length: number): Promise<readonly Uint8Array[]> {
-    return this.#store.activated
-      ? await this.#reading.read(offset, length)
-      : [await this.#reading.passThrough(offset, length)];
+    if (!this.#store.activated) {
+      try {
+        return [await this.#reading.passThrough(offset, length)];
+      } catch (error) {
+        // After the hand-off the source may be gone, and all be here.
+        if (!this.#store.activated) throw error;
+      }
+    }
+    return await this.#reading.read(offset, length);
   }
 
   async write(offset: number, data: Uint8Array, fua: boolean, client?: AbortSignal): Promise<void> {

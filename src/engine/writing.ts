@@ -54,6 +54,8 @@ export class Writing {
       this.#markWritten(claim);
     } catch (error) {
       this.#deps.store.forgetLocalZero();
+      // A part of it may be there, and be read: the next flush makes that durable, too.
+      this.#deps.checkpoints.dataWritten(length);
       throw error;
     } finally {
       this.#deps.claims.release(claim);
