@@ -98,3 +98,18 @@ export function errnoCode(error: unknown): string | undefined {
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+/** A limit of open files that was reached, as an error for people; undefined for every other error. */
+export function shortageOf(error: unknown): FailedError | undefined {
+  const code = errnoCode(error);
+  if (code !== "EMFILE" && code !== "ENFILE") return undefined;
+  const whose = code === "EMFILE"
+    ? "dlsm has as many files open as it may"
+    : "the machine has too many open files";
+  return new FailedError(`${whose}: ${messageOf(error)}`, {
+    hint: code === "EMFILE"
+      ? "raise the limit (ulimit -n, LimitNOFILE= of a unit), and give the command again"
+      : "raise fs.file-max, or end what has so many open, and give the command again",
+    cause: error,
+  });
+}

@@ -32,8 +32,20 @@ export const engineMark = "DLSM_ENGINE_RUN_DIR";
 /** It runs and does not answer: stopped, or held up in the kernel. It is not to be taken for gone. */
 export class EngineHungError extends FailedError {}
 
-/** Asks the engine; undefined if none runs. Throws EngineHungError. */
+/** Asks the engine; undefined if none listens. Throws EngineHungError. */
 export async function askEngine<T>(
+  folders: RoleFolders,
+  method: string,
+  params?: unknown,
+): Promise<T | undefined> {
+  try {
+    return await askOnce<T>(folders, method, params);
+  } catch (error) {
+    throw hasNoRoom(folders, error) ?? error;
+  }
+}
+
+async function askOnce<T>(
   folders: RoleFolders,
   method: string,
   params: unknown = {},
@@ -62,19 +74,35 @@ function hung(folders: RoleFolders, cause: Error): EngineHungError {
   const who = pid === undefined ? "" : ` (pid ${pid})`;
   return new EngineHungError(`the engine of ${basename(folders.state)}${who} does not answer`, {
     hint: "see what holds it up: its disk, or a signal that stopped it" +
-      (pid === undefined ? "" : `; after kill -9 ${pid} it can be started again, and nothing is lost`),
+      (pid === undefined
+        ? ""
+        : `, or too few open files (prlimit --nofile --pid ${pid}); after kill -9 ${pid} it can be started ` +
+          "again, and nothing is lost"),
     cause,
   });
 }
 
 export async function engineStatus(folders: RoleFolders): Promise<EngineStatus | undefined> {
   try {
-    return await askEngine<EngineStatus>(folders, "status");
+    return await askOnce<EngineStatus>(folders, "status");
   } catch (error) {
     if (error instanceof EngineHungError) throw error;
-    // It ended while it was asked (the connection was reset, or closed), so that now nobody listens there.
+    // If it ended while it was asked (the connection was reset, or closed), now nobody listens there.
     return await askEngine<EngineStatus>(folders, "status");
   }
+}
+
+/** It takes connections only to end them: so does one that can open no more files. */
+function hasNoRoom(folders: RoleFolders, cause: unknown): EngineHungError | undefined {
+  const isEnded = cause instanceof RpcHandshakeError || cause instanceof RpcClosedError;
+  const pid = enginesOf(folders)[0]?.pid;
+  if (!isEnded || pid === undefined) return undefined;
+  const problem = `the engine of ${basename(folders.state)} (pid ${pid}) ends every connection at once`;
+  return new EngineHungError(problem, {
+    hint: `see whether it has as many files open as it may (prlimit --nofile --pid ${pid} shows and raises ` +
+      "that), and its log",
+    cause,
+  });
 }
 
 /** For a look at the host: one engine that hangs does not keep the others from being told of. */
@@ -156,7 +184,7 @@ export async function stopEngine(folders: RoleFolders): Promise<void> {
   if (status === undefined) return await endStrays(folders);
   const id = identify(status.pid);
   try {
-    await askEngine(folders, "stop");
+    await askOnce(folders, "stop");
   } catch (error) {
     // It may be gone before its answer is.
     if (!(error instanceof RpcClosedError)) throw error;
@@ -175,7 +203,7 @@ export async function endUnlessActivated(folders: RoleFolders): Promise<boolean>
   const id = status && identify(status.pid);
   if (id !== undefined) {
     try {
-      const reply = await askEngine<{ readonly isStopping: boolean }>(folders, "stopUnlessActivated");
+      const reply = await askOnce<{ readonly isStopping: boolean }>(folders, "stopUnlessActivated");
       if (reply?.isStopping === false) return false;
     } catch (error) {
       // It may be gone before its answer is.

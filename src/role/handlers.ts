@@ -1,6 +1,6 @@
 /** All roles of this host as handlers for one conversation (rpc). */
 import * as v from "valibot";
-import { PreconditionError } from "../lib/errors.ts";
+import { PreconditionError, shortageOf } from "../lib/errors.ts";
 import type { Handlers } from "../rpc/mod.ts";
 import { servedFor } from "./alone.ts";
 import { DestinationRole } from "./destination.ts";
@@ -33,7 +33,11 @@ export function roleHandlers(folders: RoleFolders): Roles {
       if (!checked.success) {
         throw new PreconditionError(`${name}: a request that makes no sense (${issues(checked)})`);
       }
-      return await target[method](checked.output);
+      try {
+        return await target[method](checked.output);
+      } catch (error) {
+        throw shortageOf(error) ?? error;
+      }
     };
     handlers[name] = (params, { signal }) => {
       const answered = servedFor(signal, () => answer(params));
