@@ -1,7 +1,6 @@
 /** The destination's file system is full while the sync runs: it stops and says why, and goes on when told to. */
-import { appendFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
-import { execa } from "execa";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { command } from "../../src/nbd-server/protocol.ts";
@@ -10,7 +9,8 @@ import type { Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { killParts, pidsOf } from "../helpers/processes.ts";
 import { NbdClient } from "./nbd-client.ts";
-import { refuseAll, withDlsm } from "./refusal.ts";
+import { refuseAll } from "./refusal.ts";
+import { fillUp, withSmallFolder } from "./small-folder.ts";
 
 const test = suite("disk full");
 const asRoot = needing(test, ["tgtd", "mount"], { root: true });
@@ -144,35 +144,6 @@ async function refusesAtFirst(dlsm: Dlsm): Promise<void> {
     hint: ["make space", "--force"],
   } as const;
   await refuseAll(dlsm, [refusal]);
-}
-
-/** Takes all space that is left. */
-function fillUp(path: string): void {
-  assert.throws(() => {
-    for (;;) appendFileSync(path, Buffer.alloc(4 * KiB));
-  }, /no space left/i);
-}
-
-/** `small` in the test's folder is a file system of that size of its own. */
-async function withSmallFolder(
-  size: string,
-  body: (dlsm: Dlsm, small: { path: string; resize(size: string): Promise<void> }) => Promise<void>,
-): Promise<void> {
-  let path: string | undefined;
-  try {
-    await withDlsm(async (dlsm) => {
-      mkdirSync(dlsm.path("small"));
-      await execa("mount", ["-t", "tmpfs", "-o", `size=${size},mode=700`, "none", dlsm.path("small")]);
-      path = dlsm.path("small");
-      const resize = async (wanted: string) => {
-        await execa("mount", ["-o", `remount,size=${wanted}`, dlsm.path("small")]);
-      };
-      await body(dlsm, { path, resize });
-    });
-  } finally {
-    // Nothing runs any more that has files open in it.
-    if (path !== undefined) await execa("umount", [path]);
-  }
 }
 
 test.run();
