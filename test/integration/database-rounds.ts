@@ -13,7 +13,7 @@ import { execa } from "execa";
 import { Random } from "../engine/memory.ts";
 import { makeDisk } from "../helpers/disk.ts";
 import { Dlsm } from "../helpers/dlsm.ts";
-import { killParts, type Part } from "../helpers/processes.ts";
+import { killParts, type Part, pidsOf, until } from "../helpers/processes.ts";
 import { tempFolder } from "../helpers/temp.ts";
 import { Databases } from "./databases.ts";
 import { forgetRunFolder } from "./machine-restart.ts";
@@ -107,8 +107,11 @@ class Migration {
   /** Under load the volume goes away, and comes back; what was committed is there, and the load goes on. */
   async round(way: Way): Promise<void> {
     const moment = () => this.#databases.more(1 + this.#random.below(100));
-    // That alone is no crash: the driver starts it again.
-    if (this.#random.chance(0.3)) await this.#kill(["tgtd"], moment);
+    if (this.#random.chance(0.3)) {
+      // That alone is no crash, the load goes on: the driver starts it again.
+      await this.#kill(["tgtd"], moment);
+      await until(() => pidsOf(this.#dlsm, "tgtd").length > 0, "tgtd is back", 60_000);
+    }
     await this.#kill(way.parts, moment);
     await this.#crash();
     await way.back(this.#dlsm, this.#id);
@@ -207,5 +210,5 @@ try {
     console.log(`${done} rounds, ${transactions} transactions, killed: ${JSON.stringify(kills)}`);
   }
 } catch (error) {
-  throw new Error(`seed ${seed}: ${error}`, { cause: error });
+  throw new Error(`seed ${seed}`, { cause: error });
 }
