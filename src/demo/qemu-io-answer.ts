@@ -21,9 +21,9 @@ export interface Answer {
 export function parseAnswer(text: string, verb: Verb, offset: number, length: number): Answer | undefined {
   const start = text.lastIndexOf(`${verb} ${length}/${length} bytes at offset ${offset}\n`);
   if (start === -1) return undefined;
-  const rate = /\band (\S+) ops\/sec\)/.exec(text.slice(start));
-  if (rate === null) return undefined;
-  return { latencyMs: 1000 / Number(rate[1]), dump: text.slice(0, start) };
+  const rate = Number(/\band ([0-9.]+) ops\/sec\)/.exec(text.slice(start))?.[1]);
+  if (!(rate > 0)) return undefined;
+  return { latencyMs: 1000 / rate, dump: text.slice(0, start) };
 }
 
 /**

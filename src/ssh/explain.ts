@@ -102,7 +102,8 @@ const signs: readonly Sign[] = [
   {
     kind: "configuration",
     pattern:
-      /(Bad owner or permissions on .*|.*: terminating, \d+ bad configuration options|Bad configuration option:? .*|.* line \d+: .*(?:[Bb]ad|[Mm]issing|[Uu]nsupported) .*)/,
+      // From the start of a line only: the far side may say what would be tried from everywhere.
+      /^(.*Bad owner or permissions on .*|.*: terminating, \d+ bad configuration options|.*Bad configuration option:? .*|.* line \d+: .*(?:[Bb]ad|[Mm]issing|[Uu]nsupported) .*)/m,
     message: (host, match) => `ssh cannot use its configuration to reach ${host}: ${match[1]}`,
     hint: () => "mend what ssh complains about",
   },

@@ -12,10 +12,17 @@ const maxMessageLength = 1200;
 
 /** Runs a decoder that may throw errors of these classes; any other one fails the target. */
 export function attempt<T>(declared: readonly ErrorClass[], work: () => T): Outcome<T> {
+  const outcome = attemptOwn(declared, work);
+  if (outcome.error !== undefined) checkWords(outcome.error.message);
+  return outcome;
+}
+
+/** The same for what the user has typed, which may be quoted as it is (report/log.ts writes it harmlessly). */
+export function attemptOwn<T>(declared: readonly ErrorClass[], work: () => T): Outcome<T> {
   try {
     return { value: work() };
   } catch (error) {
-    return { error: checkError(declared, error) };
+    return { error: declaredError(declared, error) };
   }
 }
 
@@ -26,14 +33,16 @@ export async function attemptAsync<T>(
   try {
     return { value: await work() };
   } catch (error) {
-    return { error: checkError(declared, error) };
+    const found = declaredError(declared, error);
+    checkWords(found.message);
+    return { error: found };
   }
 }
 
-function checkError(declared: readonly ErrorClass[], error: unknown): Error {
+function declaredError(declared: readonly ErrorClass[], error: unknown): Error {
   const found = declared.find((each) => error instanceof each);
   if (found === undefined || !(error instanceof Error)) throw error;
-  checkWords(error.message);
+  assert.ok(error.message !== "", "an error without a message");
   return error;
 }
 

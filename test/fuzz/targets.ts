@@ -9,6 +9,8 @@ import { nbdTargets } from "./nbd.ts";
 import { rpcTargets } from "./rpc.ts";
 import { storedMapTargets } from "./stored-maps.ts";
 import { tgtTargets } from "./tgt.ts";
+import { ticketTargets } from "./tickets.ts";
+import { wordTargets } from "./words.ts";
 import type { Target } from "./target.ts";
 
 export const targets: readonly Target[] = [
@@ -23,4 +25,6 @@ export const targets: readonly Target[] = [
   ...mapTargets,
   ...storedMapTargets,
   ...tgtTargets,
+  ...ticketTargets,
+  ...wordTargets,
 ];

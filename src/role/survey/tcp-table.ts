@@ -16,8 +16,8 @@ export function parseTcpTable(text: string): TcpSocket[] {
     const [, local, , state, , , , , , inode] = line.trim().split(/\s+/);
     const [hex, port] = local?.split(":") ?? [];
     const address = hex === undefined ? undefined : addressOf(hex);
-    if (address === undefined || port === undefined || inode === undefined) return [];
-    return [{ address, port: parseInt(port, 16), state: states[state] ?? "other", inode }];
+    if (address === undefined || !/^[0-9A-F]{4}$/.test(port ?? "") || !/^\d+$/.test(inode ?? "")) return [];
+    return [{ address, port: parseInt(port!, 16), state: states[state!] ?? "other", inode: inode! }];
   });
 }
 
