@@ -26,6 +26,7 @@ export async function observe({ source, destination }: Context, id: string): Pro
     disks: disksOf(id, sources.answer ?? [], destinations.answer ?? []),
     sourceProblem: sources.problem,
     destinationProblem: destinations.problem,
+    isSourceKnown: sources.problem === null,
   };
 }
 

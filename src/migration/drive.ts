@@ -129,6 +129,7 @@ export class Driver {
       disks: disksOf(this.#id, [], answer ?? []),
       sourceProblem: this.#source.problem,
       destinationProblem: problem,
+      isSourceKnown: false,
     };
   }
 

@@ -1,7 +1,7 @@
 /** A migration's status out of what its two roles say. Pure. */
 import { conditionOf, type DiskStatus, type MigrationStatus, phases, type Place } from "../report/mod.ts";
 import { type DestinationEntry, type Endpoint, migrationOf, type SourceEntry } from "../role/mod.ts";
-import { destinationsOf, isLost, phaseOf, type View, viewsOf } from "./view.ts";
+import { cutOff, destinationsOf, isLost, phaseOf, type View, viewsOf } from "./view.ts";
 
 /** One status for each migration that either list names, the oldest first. */
 export function statusesOf(
@@ -35,8 +35,19 @@ export function statusOf(view: View): MigrationStatus {
     disks,
     ...condition,
     // The last one says least: the others say what it comes from.
-    lastError: condition.lastError ?? first.driverNote ?? view.sourceProblem ?? sourceErrorOf(entries),
+    lastError: condition.lastError ?? cutOffProblem(view) ?? first.driverNote ?? view.sourceProblem ??
+      sourceErrorOf(entries),
   };
+}
+
+/** Its part at the source was taken away, this one was not. */
+function cutOffProblem(view: View): string | null {
+  const entry = cutOff(view);
+  if (entry === undefined) return null;
+  const { isActivated, source: { host } } = entry;
+  return isActivated
+    ? `its source was released on ${host}, and not all of it is here: dlsm resume ${view.id} says what is left`
+    : `its source was released on ${host}, and nothing was handed over: dlsm abort ${view.id} takes away what is here`;
 }
 
 /** Why the first disk that waits for its source cannot reach it. */

@@ -7,7 +7,7 @@ import { goesBack, isSyncing, nextSetUpStep } from "./machine.ts";
 import { setUp } from "./start.ts";
 import { handOff } from "./hand-off.ts";
 import { settle } from "./steps.ts";
-import { destinationsOf, phaseOf, type View } from "./view.ts";
+import { cutOff, destinationsOf, phaseOf, type View } from "./view.ts";
 
 /**
  * Brings everything back up, wherever it was cut short, and lifts a pause. True: a driver takes it from there.
@@ -60,22 +60,25 @@ function requireByHand({ id, disks }: View): void {
 }
 
 /** Throws FailedError if an export, of which blocks are still needed, is known not to be there any more. */
-function requireSources({ id, disks, sourceProblem }: View): void {
-  if (sourceProblem !== null) return;
-  for (const { source, destination } of disks) {
-    if (source !== undefined || destination === undefined) continue;
-    const { options, isReleased, isActivated, engine, destination: here, source: from } = destination;
-    if (options.byTicket || isReleased || !isActivated || engine?.state === "synced") continue;
-    throw new FailedError(
-      `the source of ${id} was released on ${from.host}, and not all of it is at ${here.host}:${here.path}`,
-      {
-        hint:
-          `it cannot go on; keep both disks: ${from.host}:${from.path} is as it was at the hand-off, unless ` +
-          `somebody wrote to it since, and what was written since is only at ${here.host}:${here.path}, which ` +
-          `dlsm abort ${id} --force gives up`,
-      },
-    );
+function requireSources(view: View): void {
+  const entry = cutOff(view);
+  if (entry === undefined) return;
+  const { id } = view;
+  const { destination: here, source: from } = entry;
+  if (!entry.isActivated) {
+    throw new FailedError(`the source of ${id} was released on ${from.host}, and nothing was handed over`, {
+      hint: `it cannot go on: dlsm abort ${id} takes away what is here`,
+    });
   }
+  throw new FailedError(
+    `the source of ${id} was released on ${from.host}, and not all of it is at ${here.host}:${here.path}`,
+    {
+      hint:
+        `it cannot go on; keep both disks: ${from.host}:${from.path} is as it was at the hand-off, unless ` +
+        `somebody wrote to it since, and what was written since is only at ${here.host}:${here.path}, which ` +
+        `dlsm abort ${id} --force gives up`,
+    },
+  );
 }
 
 /** Of what was cut short on its way back. Throws FailedError if it has gone back already. */

@@ -17,15 +17,23 @@ export interface View {
   /** Why a host could not be asked, so that nothing is known of what it has; null: it has answered. */
   readonly sourceProblem: string | null;
   readonly destinationProblem: string | null;
+  /** The source's host was asked: an export that is not in the view is not there. */
+  readonly isSourceKnown: boolean;
 }
 
-/** The part of a view that says what the disks are; the hosts have answered. */
+/** The part of a view that says what the disks are; those who were asked have answered. */
 export function viewOf(
   id: string,
   sources: readonly SourceEntry[],
   destinations: readonly DestinationEntry[],
 ): View {
-  return { id, disks: disksOf(id, sources, destinations), sourceProblem: null, destinationProblem: null };
+  return {
+    id,
+    disks: disksOf(id, sources, destinations),
+    sourceProblem: null,
+    destinationProblem: null,
+    isSourceKnown: false,
+  };
 }
 
 /** A view for each migration that either list names. */
@@ -78,4 +86,16 @@ export function phaseOf(entry: DestinationEntry): Phase {
 export function isLost({ engine, isReleased }: DestinationEntry): boolean {
   const needsSource = engine !== null && !engine.isSourceDetached && engine.state !== "synced" && !isReleased;
   return needsSource && !engine.isConnected;
+}
+
+/** A destination whose export is known to be gone before it was whole; undefined: there is none. */
+export function cutOff(view: View): DestinationEntry | undefined {
+  if (!view.isSourceKnown) return undefined;
+  return view.disks.find(({ source, destination: entry }) => {
+    if (source !== undefined || entry === undefined || entry.options.byTicket) return false;
+    const isWhole = entry.engine === null
+      ? entry.stored?.residentBytes === entry.sizeBytes
+      : entry.engine.state === "synced";
+    return entry.state === "attached" && !entry.isReleased && !(entry.isActivated && isWhole);
+  })?.destination;
 }

@@ -70,6 +70,23 @@ test("statusOf() of an export says what to do with one whose destination has no 
   assert.match(lastError({ state: "releasing", destination: null })!, "dlsm release abcd1234");
 });
 
+test("statusOf() tells of a destination whose export was taken away, if its host was asked", () => {
+  const lastError = (entry: Partial<DestinationEntry>, isSourceKnown = true) =>
+    statusOfView({ ...viewOf("abcd1234", [], [{ ...destination, ...entry }]), isSourceKnown }).lastError;
+  assert.match(lastError({ isActivated: false })!, "nothing was handed over: dlsm abort abcd1234");
+  assert.match(lastError({})!, "not all of it is here: dlsm resume abcd1234");
+  assert.is(lastError({}, false), null, "nobody asked there");
+  assert.is(lastError({ isReleased: true }), null);
+  assert.is(lastError({ options: { ...destination.options, byTicket: true } }), null);
+  assert.is(lastError({ engine: { ...engine, state: "synced" } }), null);
+  assert.is(
+    lastError({ engine: null, stored: { residentBytes: 1000, writtenBytes: 0 } }),
+    null,
+    "all is here",
+  );
+  assert.match(lastError({ engine: null, stored: { residentBytes: 900, writtenBytes: 0 } })!, "was released");
+});
+
 test("statusOf() of a journal that cannot be read: what the source and the engine know, why, and what to do", () => {
   const broken: DestinationEntry = {
     ...destination,

@@ -11,7 +11,7 @@ import { runSeed } from "./migration/run.ts";
 import { type Sweep, sweep } from "./migration/sweep.ts";
 
 const test = suite("simulated migrations");
-const seeds = 300;
+const seeds = 200;
 
 const code = await loadCode();
 
@@ -33,21 +33,21 @@ test(`${seeds} seeds: faults, and the user's commands, at any time`, async () =>
 const ab = { host: "a", other: "b", forMs: 5_000 };
 const sweeps: readonly Sweep[] = [
   { name: "who is in it is killed", fault: { ...ab, kind: "kill it" }, every: 1 },
-  { name: "the source's host loses its power", fault: { ...ab, kind: "power, lossy" }, every: 9 },
+  { name: "the source's host loses its power", fault: { ...ab, kind: "power, lossy" }, every: 15 },
   {
     name: "the destination's host loses its power",
     fault: { ...ab, host: "b", kind: "power, lossy" },
-    every: 9,
+    every: 15,
   },
   {
     name: "the command cannot reach the source, and is not told",
     fault: { host: "c", other: "a", forMs: 25_000, kind: "cut silently" },
-    every: 9,
+    every: 15,
   },
   {
     name: "the command cannot reach the destination",
     fault: { host: "c", other: "b", forMs: 60_000, kind: "cut" },
-    every: 9,
+    every: 15,
   },
 ];
 for (const each of sweeps) {

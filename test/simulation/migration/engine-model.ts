@@ -85,8 +85,10 @@ export class EngineModel implements Engine {
       if (this.#isRefusing) return await forever;
       this.#activate();
     }
+    // What is the same as at the source is marked before it is not any more.
+    if (this.#map.blocks[block] === "crossed") this.#mark(block, "written");
     writeSync(this.#disk, data, 0, data.length, block * data.length);
-    this.#mark(block, "written");
+    if (this.#map.blocks[block] !== "written") this.#mark(block, "written");
     await world().sleep(2);
   }
 

@@ -75,8 +75,9 @@ async function statusOf(scenario: Scenario, host: Host, args: Record<string, unk
 /** One command, as advised; returns what its error advises. */
 async function step(scenario: Scenario, host: Host, id: string, advice = ""): Promise<string | undefined> {
   const { world, choices } = scenario;
-  const [, advised, target, isForced] =
-    new RegExp(`dlsm (resume|abort|release|failback) (${id}|\\w+)( --force)?`).exec(advice) ?? [];
+  // Where a disk is on its way back, staying is what needs nobody else.
+  const advices = [...advice.matchAll(/dlsm (resume|abort) (\w+)( --force)?/g)];
+  const [, advised, target, isForced] = advices[0] ?? [];
   const wants = choices.goal === "aborted" && !scenario.guests.some(({ hasWritten }) => hasWritten)
     ? "abort"
     : "resume";
