@@ -66,6 +66,13 @@ export class Media {
     this.#versions.clear();
   }
 
+  /** What would be left if the power failed now and nothing of what was not synced had been stored. */
+  durableBytes(): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(this.bytes);
+    for (const [sector, [oldest]] of this.#versions) bytes.set(oldest, sector * sectorBytes);
+    return bytes;
+  }
+
   /** Empties it, durably. */
   clear(): void {
     this.bytes = new Uint8Array(0);

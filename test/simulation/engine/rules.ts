@@ -1,7 +1,10 @@
 /** What must always hold and can be seen from outside while it runs; each is numbered as in docs/RELIABILITY.md. */
 import { residency } from "../../../src/engine/residency.ts";
-import type { ResidencyStore } from "../../../src/engine/residency-store.ts";
+import { readHeader, type ResidencyStore } from "../../../src/engine/residency-store.ts";
+import { readMap } from "../../../src/engine/stored-status.ts";
 import type { Lane } from "../../../src/engine/source.ts";
+import { MemoryMapFile } from "../../engine/memory.ts";
+import type { Media } from "./media.ts";
 import { Wrong } from "./model.ts";
 import type { Setting } from "./setting.ts";
 
@@ -11,8 +14,12 @@ export interface Running {
   readonly source: { close(): void };
 }
 
+export interface RulesWorld extends Setting {
+  readonly durableMap: Media;
+}
+
 export class Rules {
-  readonly #world: Setting;
+  readonly #world: RulesWorld;
   /** Blocks that crossed the network in this life of the engine, while nothing kept them from being stored. */
   readonly #crossed = new WeakMap<Running, Uint8Array>();
   /** Something was written to the local disk: the hand-off must have been durable before. */
@@ -22,7 +29,7 @@ export class Rules {
   /** The source is gone for good. */
   isDetached = false;
 
-  constructor(world: Setting) {
+  constructor(world: RulesWorld) {
     this.#world = world;
   }
 
@@ -70,10 +77,14 @@ export class Rules {
 
   /** 10: all is here, durably; a power failure right now would change nothing of that. */
   synced({ store, source }: Running): void {
-    const { faults, random } = this.#world;
+    const { faults, random, durableMap } = this.#world;
     faults.count("state synced");
     if (store.map.absentCount !== 0) this.#wrong("10: synced with absent blocks");
     if (store.map.find(residency.absent, 0) !== -1) this.#wrong("10: the count of absent blocks is wrong");
+    const durable = new MemoryMapFile();
+    durable.bytes = durableMap.durableBytes();
+    const isDurable = readMap(durable, readHeader(durable)!).find(residency.absent, 0) === -1;
+    if (!isDurable) this.#wrong("10: synced, and the durable map has gaps");
     if (random.chance(0.7)) {
       this.isDetached = true;
       source.close();

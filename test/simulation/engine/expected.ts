@@ -1,0 +1,28 @@
+/** What a thousand seeds reach at least: a simulation that does not get there finds nothing there. */
+export const expected: readonly string[] = [
+  ...["reads", "writes", "trims", "zeroes", "flushes", "prefetches", "queries"].map((kind) => `done ${kind}`),
+  ...["outages", "mediumErrors", "diskErrors", "diskFull", "syncErrors", "mapFull", "powerLoss", "stalls"]
+    .map((fault) => `fault ${fault}`),
+  ...["attached", "active", "synced"].map((state) => `killed ${state}`),
+  ...["idle", "running", "paused", "stopped", "done"].map((state) => `killed with the sync ${state}`),
+  ...["idle", "running", "paused", "stopped", "done"].map((state) => `sync ${state}`),
+  "killed at any moment",
+  "killed while it wrote its map",
+  "killed in the start",
+  "fault durable map",
+  "fault live map",
+  "start failed",
+  "restarted",
+  "stopped in disorder",
+  "source changed",
+  "source detached",
+  "state active",
+  "state synced",
+  "crossed demand",
+  "crossed sync",
+  "refused a read",
+  "refused a write",
+  "refused a flush",
+  "seed with faults",
+  "seed without faults",
+];
