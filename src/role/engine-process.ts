@@ -24,6 +24,11 @@ const attachTimeoutMs = 20_000;
 const callTimeoutMs = 60_000;
 /** For its first word, and its status. It takes milliseconds; a look at the host must not wait for one that hangs. */
 const answerTimeoutMs = 5_000;
+/** For one that was found to hang a moment ago: a command looks several times. */
+const againTimeoutMs = 1_000;
+const momentMs = 30_000;
+/** When engines, by their run folder, were found to hang. */
+const hungAtMs = new Map<string, number>();
 const stopTimeoutMs = 60_000;
 
 /** In the environment of an engine and of what it starts (ssh): the run folder that they belong to. */
@@ -52,16 +57,20 @@ async function askOnce<T>(
 ): Promise<T | undefined> {
   const path = join(folders.run, engineFiles.controlSocket);
   if (!existsSync(path)) return undefined;
+  const isKnown = performance.now() - (hungAtMs.get(folders.run) ?? -Infinity) < momentMs;
+  const patienceMs = isKnown ? againTimeoutMs : answerTimeoutMs;
   let client;
   try {
-    client = await connectUnix(path, { handshakeTimeoutMs: answerTimeoutMs });
+    client = await connectUnix(path, { handshakeTimeoutMs: patienceMs });
   } catch (error) {
     if (error instanceof NotListeningError) return undefined;
     throw error instanceof RpcSilentError ? hung(folders, error) : error;
   }
   try {
-    const timeoutMs = method === "status" ? answerTimeoutMs : callTimeoutMs;
-    return await client.call(method, params, { timeoutMs }) as T;
+    const timeoutMs = method === "status" ? patienceMs : callTimeoutMs;
+    const answer = await client.call(method, params, { timeoutMs }) as T;
+    hungAtMs.delete(folders.run);
+    return answer;
   } catch (error) {
     throw error instanceof RpcTimeoutError ? hung(folders, error) : error;
   } finally {
@@ -70,6 +79,7 @@ async function askOnce<T>(
 }
 
 function hung(folders: RoleFolders, cause: Error): EngineHungError {
+  hungAtMs.set(folders.run, performance.now());
   const pid = enginesOf(folders)[0]?.pid;
   const who = pid === undefined ? "" : ` (pid ${pid})`;
   return new EngineHungError(`the engine of ${basename(folders.state)}${who} does not answer`, {
