@@ -31,6 +31,7 @@ export class Wire {
   readonly #decoder: PduDecoder;
   #isClosed = false;
   #outgoing: Uint8Array[] = [];
+  #outgoingBytes = 0;
   /** Undefined until the first status; the target chooses where to begin. */
   #expStatSN: number | undefined;
 
@@ -69,7 +70,8 @@ export class Wire {
 
   /** All PDUs of one turn of the event loop leave in one write. */
   send(pdu: Uint8Array): void {
-    if (this.#transport.bufferedBytes > maxUnsentBytes) {
+    this.#outgoingBytes += pdu.length;
+    if (this.#outgoingBytes + this.#transport.bufferedBytes > maxUnsentBytes) {
       return this.#handlers.onFailure(new ProtocolError("the target does not read"));
     }
     this.#outgoing.push(pdu);
@@ -111,6 +113,7 @@ export class Wire {
   #flush(): void {
     const pdus = this.#outgoing;
     this.#outgoing = [];
+    this.#outgoingBytes = 0;
     if (this.#isClosed) return;
     this.#transport.write(pdus.length === 1 ? pdus[0] : Buffer.concat(pdus));
   }

@@ -8,7 +8,7 @@ import { answerLogin, type LoginText, type TargetChap } from "./target-login.ts"
 import { Peer, type Request, RequestReader } from "./target-peer.ts";
 
 export { blockBytes, diskBlocks, fillBlocks, fixedSense } from "./target-disk.ts";
-export { bytesOf, type Field, isRead, type Request } from "./target-peer.ts";
+export { bytesOf, type Field, isRead, lbaOf, type Request } from "./target-peer.ts";
 
 export type TcpPeer = Peer<Socket>;
 

@@ -206,3 +206,8 @@ export function bytesOf(request: Request): Uint8Array {
 export function isRead(request: Request): boolean {
   return request.opcode === 0x01 && request.cdb[0] === 0x88;
 }
+
+/** Where a READ(16) begins. */
+export function lbaOf(request: Request): number {
+  return Number(new DataView(request.cdb.buffer, request.cdb.byteOffset, 16).getBigUint64(2));
+}

@@ -3,7 +3,7 @@
  * moment it leaves. Every way to answer but `right` breaks a rule, or ends the command badly.
  */
 import { fixedSense } from "../../iscsi-initiator/target-disk.ts";
-import { bytesOf, type Field, type Peer, type Request } from "../../iscsi-initiator/target-peer.ts";
+import { bytesOf, type Field, lbaOf, type Peer, type Request } from "../../iscsi-initiator/target-peer.ts";
 import type { Random } from "../../engine/memory.ts";
 
 /** Builds what is sent next. */
@@ -36,10 +36,6 @@ function rightData({ peer, request }: Context): Uint8Array {
   const data = new Uint8Array(request.expectedBytes);
   peer.disk.fill(data, lbaOf(request));
   return data;
-}
-
-export function lbaOf(request: Request): number {
-  return Number(new DataView(request.cdb.buffer, request.cdb.byteOffset, 16).getBigUint64(2));
 }
 
 /** What must never be taken for the block: a fill byte, or what another block holds. */

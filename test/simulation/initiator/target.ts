@@ -5,8 +5,15 @@
 import { crc32c } from "../../../src/iscsi-initiator/crc32c.ts";
 import { answerInOrder } from "../../iscsi-initiator/scripted-target.ts";
 import type { TargetDisk } from "../../iscsi-initiator/target-disk.ts";
-import { type Field, isRead, Peer, type Request, RequestReader } from "../../iscsi-initiator/target-peer.ts";
-import { answerRead, lbaOf, type Step, type Verdict } from "./faults.ts";
+import {
+  type Field,
+  isRead,
+  lbaOf,
+  Peer,
+  type Request,
+  RequestReader,
+} from "../../iscsi-initiator/target-peer.ts";
+import { answerRead, type Step, type Verdict } from "./faults.ts";
 import type { SimSocket } from "./network.ts";
 import type { World } from "./world.ts";
 
