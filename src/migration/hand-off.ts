@@ -85,7 +85,10 @@ function isRefusal(error: unknown): boolean {
   return error instanceof DlsmError && !isUnknown;
 }
 
-/** Takes the fences back that this attempt made, unless a volume was activated, by whomever. */
+/**
+ * Takes the fences back that this attempt made, unless a volume was activated, by whomever, or may still be: an
+ * engine that does not answer may have been asked.
+ */
 async function unfence(
   { source, destination, reporter }: Context,
   id: string,
@@ -94,6 +97,8 @@ async function unfence(
   try {
     const entries = await destination.ask("destination.list", { id });
     if (entries.some(({ isActivated }) => isActivated)) return;
+    const hung = entries.find(({ isEngineHung }) => isEngineHung);
+    if (hung !== undefined) throw new FailedError(hung.problem ?? "an engine does not answer");
     for (const diskId of made) await source.ask("source.unfence", { id: diskId });
   } catch (error) {
     reporter.message("warn", `the source of ${id} may still be read-only: ${messageOf(error)}`);

@@ -22,7 +22,7 @@ function view(to: DestinationEntry | undefined, from: SourceEntry | undefined = 
 
 /** The steps as "name" or "name of disk 2". */
 function steps(of: { readonly disks: readonly DiskView[] }, lost: readonly string[] = []): string[] {
-  const whole = { id, sourceProblem: null, destinationProblem: null, ...of };
+  const whole = { id, sourceProblem: null, destinationProblem: null, isSourceKnown: true, ...of };
   return nextSteps(whole, { lost: new Set(lost) }).map(({ name, id: disk }) =>
     disk.includes("-") ? `${name} ${disk.split("-")[1]}` : name
   );
