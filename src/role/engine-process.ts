@@ -24,6 +24,9 @@ const attachTimeoutMs = 20_000;
 const callTimeoutMs = 60_000;
 /** For its first word, and its status. It takes milliseconds; a look at the host must not wait for one that hangs. */
 const answerTimeoutMs = 5_000;
+/** One whose connection broke is asked so often, at growing distances. */
+const maxAsked = 4;
+const askAgainMs = 10;
 /** For one that was found to hang a moment ago: a command looks several times. */
 const againTimeoutMs = 1_000;
 const momentMs = 30_000;
@@ -93,12 +96,16 @@ function hung(folders: RoleFolders, cause: Error): EngineHungError {
 }
 
 export async function engineStatus(folders: RoleFolders): Promise<EngineStatus | undefined> {
-  try {
-    return await askOnce<EngineStatus>(folders, "status");
-  } catch (error) {
-    if (error instanceof EngineHungError) throw error;
-    // If it ended while it was asked (the connection was reset, or closed), now nobody listens there.
-    return await askEngine<EngineStatus>(folders, "status");
+  for (let asked = 1;; asked++) {
+    try {
+      return await askOnce<EngineStatus>(folders, "status");
+    } catch (error) {
+      if (error instanceof EngineHungError) throw error;
+      // If it ended while it was asked, nobody listens there now; or in a moment, because the kernel closes the
+      // sockets of a killed process one after the other.
+      if (asked === maxAsked) throw hasNoRoom(folders, error) ?? error;
+      await sleep(asked * askAgainMs);
+    }
   }
 }
 

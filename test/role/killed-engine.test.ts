@@ -9,11 +9,15 @@ import { tempFolder } from "../helpers/temp.ts";
 
 const test = suite("an engine that is killed while it is asked");
 
-/** Accepts one connection as a dying engine does: nobody listens any more, then the connection ends. */
-async function dyingEngine(end: (socket: Socket) => void): Promise<string> {
+/**
+ * Accepts so many connections as a dying engine does: nobody listens any more, then the last of them ends. (The
+ * kernel closes its sockets one after the other: some are taken and ended before nobody listens.)
+ */
+async function dyingEngine(end: (socket: Socket) => void, connections: number): Promise<string> {
   const folder = tempFolder("run");
+  let left = connections;
   const server: Server = createServer({ pauseOnConnect: true }, (socket) => {
-    server.close();
+    if (--left === 0) server.close();
     // By then what the other side sent lies there unread.
     const afterTurns = (turns: number) =>
       void (turns === 0 ? end(socket) : setImmediate(afterTurns, turns - 1));
@@ -31,8 +35,10 @@ test("it is gone, however the connection ended: no record that cannot be read", 
     "cut in a frame": (socket) => socket.end("dlsm"),
   };
   for (const [how, end] of Object.entries(ends)) {
-    const run = await dyingEngine(end);
-    assert.is(await engineStatus({ state: run, run }), undefined, how);
+    for (const connections of [1, 2, 3]) {
+      const run = await dyingEngine(end, connections);
+      assert.is(await engineStatus({ state: run, run }), undefined, `${how}, ${connections} connections`);
+    }
   }
 });
 
