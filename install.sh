@@ -22,7 +22,7 @@ for_build='npm:npm libatomic.so.1:libatomic1 libstdc++.so.6:libstdc++6'
 for_use='tgtd:tgt tgtadm:tgt blkid:util-linux nsenter:util-linux mount:mount'
 for_demo='qemu-io:qemu-utils nbdinfo:libnbd-bin nbdcopy:libnbd-bin mkfs.ext4:e2fsprogs'
 for_tests='fio:fio losetup:mount setpriv:util-linux sshd:openssh-server ip:iproute2 unshare:util-linux
-  nbdfuse:libnbd-bin sqlite3:sqlite3 initdb:postgresql'
+  nbdfuse:libnbd-bin sqlite3:sqlite3 initdb:postgresql faketime:faketime'
 
 say() { printf '%s\n' "$*"; }
 warn() { printf 'install.sh: %s\n' "$*" >&2; }

@@ -22,10 +22,13 @@ export function summaryOf(
       `  moved twice  ${formatSize(disk.refetchedBytes)}`,
     );
   }
-  const tookMs = nowMs - Date.parse(status.createdAt);
+  // Of two hosts' clocks, or of one that was set meanwhile: then it is not known.
+  const differenceMs = nowMs - Date.parse(status.createdAt);
+  const tookMs = differenceMs >= 0 ? differenceMs : null;
   if (comparedBytes !== undefined) {
     lines.push(`  verified     ${formatSize(comparedBytes)}: both sides have the same hashes`);
   }
-  lines.push(`  took         ${formatDuration(tookMs)}`);
-  return { json: { ...status, verifiedBytes: comparedBytes ?? null, tookSeconds: tookMs / 1000 }, lines };
+  if (tookMs !== null) lines.push(`  took         ${formatDuration(tookMs)}`);
+  const tookSeconds = tookMs === null ? null : tookMs / 1000;
+  return { json: { ...status, verifiedBytes: comparedBytes ?? null, tookSeconds }, lines };
 }

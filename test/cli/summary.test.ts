@@ -55,4 +55,10 @@ test("summaryOf() is the status with what was verified and how long it took, for
   assert.not.ok(summaryOf(status, undefined, nowMs).lines.some((line) => line.includes("verified")));
 });
 
+test("summaryOf() does not say how long it took when the clock is behind its beginning", () => {
+  const { json, lines } = summaryOf(status, undefined, Date.parse(status.createdAt) - 1);
+  assert.equal((json as { tookSeconds: unknown }).tookSeconds, null);
+  assert.not.ok(lines.some((line) => line.includes("took")));
+});
+
 test.run();
