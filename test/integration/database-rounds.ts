@@ -55,9 +55,8 @@ async function makeSource(random: Random): Promise<string> {
   chmodSync(folder, 0o711);
   const image = join(folder, "source");
   makeDisk(image, sizeMiB, []);
-  // Smaller than the blocks that are tracked, or as large.
-  const blockBytes = random.chance(0.5) ? "1024" : "4096";
-  await execa("mkfs.ext4", ["-q", "-F", "-b", blockBytes, image]);
+  // Blocks smaller than those that are tracked: many writes are of parts of them.
+  await execa("mkfs.ext4", ["-q", "-F", "-b", "1024", image]);
   const disk = await MountedDisk.ofImage(image, folder);
   const databases = new Databases(disk.path, join(folder, "run"), random);
   try {
@@ -107,11 +106,8 @@ class Migration {
   /** Under load the volume goes away, and comes back; what was committed is there, and the load goes on. */
   async round(way: Way): Promise<void> {
     const moment = () => this.#databases.more(1 + this.#random.below(100));
-    if (this.#random.chance(0.3)) {
-      // That alone is no crash, the load goes on: the driver starts it again.
-      await this.#kill(["tgtd"], moment);
-      await until(() => pidsOf(this.#dlsm, "tgtd").length > 0, "tgtd is back", 60_000);
-    }
+    // That alone is no crash, the load goes on: the driver starts it again.
+    if (this.#random.chance(0.3)) await this.#kill(["tgtd"], moment);
     await this.#kill(way.parts, moment);
     await this.#crash();
     await way.back(this.#dlsm, this.#id);
@@ -172,6 +168,8 @@ class Migration {
   }
 
   async #kill(parts: readonly Part[], moment: () => Promise<void>): Promise<void> {
+    // The driver may be about to start one of them again.
+    for (const part of parts) await until(() => pidsOf(this.#dlsm, part).length > 0, part, 60_000);
     await killParts(this.#dlsm, parts, moment);
     for (const part of parts) kills[part]++;
   }
