@@ -2,7 +2,8 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { Session, TaskTimeoutError } from "../../src/iscsi-initiator/mod.ts";
-import { isRead, ScriptedTarget } from "./scripted-target.ts";
+import { until } from "../helpers/until.ts";
+import { type Hook, isRead, ScriptedTarget } from "./scripted-target.ts";
 import { checkRead, errorOf, onFirstRead, withSession } from "./sessions.ts";
 
 const test = suite("targets that take their time");
@@ -108,6 +109,68 @@ test("retryFirst waits for a target that is not there yet, also through refusals
     };
   };
   await withSession({ retryFirst: true }, (session) => checkRead(session, 4, 4), setUp);
+});
+
+/** Everything that a target can leave undone in the middle of a read, for ever. */
+const undone: Record<string, Hook> = {
+  "the answer": () => {},
+  "the rest of a header": (request, peer) => peer.send(peer.dataOf(request)[0].subarray(0, 30)),
+  "the rest of the data": (request, peer) => peer.send(peer.dataOf(request)[0].subarray(0, 3000)),
+  "the status": (request, peer) => peer.send(...peer.dataOf(request)),
+  "additional header segments that it announced": (request, peer) =>
+    peer.send(peer.pdu(0x21, 0x80, [[4, 1, 255], [16, 4, request.tag]])),
+};
+
+for (const [what, act] of Object.entries(undone)) {
+  for (const isMute of [true, false]) {
+    const how = isMute ? "and falls silent" : "but answers pings";
+    test(`a target that leaves out ${what}, ${how}: given up, read again; another session goes on`, async () => {
+      const options = { nopIntervalMs: 50, nopTimeoutMs: 100, taskTimeoutMs: isMute ? 60_000 : 300 };
+      await withSession(options, async (session, target, { errors }) => {
+        const bystander = new Session({ ...target.options, isidQualifier: 8 });
+        await bystander.open();
+        let isStuck = false;
+        const stick = onFirstRead((request, peer) => {
+          isStuck = true;
+          act(request, peer);
+        });
+        target.hook = (request, peer) => {
+          if (peer.isidQualifier !== 7 || peer.index > 1) return false;
+          return stick(request, peer) || (isStuck && isMute);
+        };
+        const read = checkRead(session, 3, 32);
+        for (let lba = 0; lba < 5; lba++) await checkRead(bystander, lba, 64);
+        await read.finally(() => bystander.close());
+        assert.is(bystander.statistics.reconnects, 0);
+        assert.match(errors[0].message, /silent: no answer to a ping|READ\(16\) was not done/);
+      });
+    });
+  }
+}
+
+test("a window that never opens again: said, and read over the next connection", async () => {
+  const setUp = (target: ScriptedTarget) => {
+    target.onConnect = (peer) => void (peer.windowSize = peer.index === 1 ? 1 : 64);
+    target.hook = (request, peer) => {
+      if (isRead(request) && peer.index === 1) peer.windowSize = 0;
+    };
+  };
+  await withSession({ taskTimeoutMs: 300, nopIntervalMs: 50 }, async (session, target, { errors }) => {
+    await checkRead(session, 1, 1);
+    await checkRead(session, 2, 1);
+    assert.ok(target.requests.some(({ opcode, tag }) => opcode === 0 && tag !== 0xffffffff), "it was pinged");
+    assert.match(errors[0].message, /the target took no command for 300 ms/);
+  }, setUp);
+});
+
+test("close while a read waits to be tried again: it rejects", async () => {
+  await withSession({ random: () => 0.999 }, async (session, target) => {
+    target.hook = (request, peer) => isRead(request) && (peer.send(peer.response(request.tag, 8)), true);
+    const read = errorOf(session.read(0, new Uint8Array(512)));
+    await until(() => session.statistics.busyRetries > 6 && session.statistics.queued === 1, "it waits");
+    await session.close();
+    assert.is((await read).name, "SessionClosedError");
+  });
 });
 
 test.run();
