@@ -63,11 +63,25 @@ const sense = target<Mutated<SenseFields>>({
     checkWords(found.text);
     assert.is(found.key, data[(data[0]! & 2) === 0 ? 2 : 1]! & 15);
     // Nothing that is not there is made up.
-    if (data.length < 7) assert.is(found.information, undefined);
+    assert.is(found.information, informationOf(data));
     if ((data[0]! & 2) === 0 && data.length < 13) assert.is(found.asc, 0);
     return "accepted";
   },
 });
+
+/** The INFORMATION field by SPC-4 §4.5.2.2 and §4.5.3: valid, and there as a whole. */
+function informationOf(data: Uint8Array): bigint | undefined {
+  if ((data[0]! & 2) === 0) {
+    return data[0]! >= 0x80 && data.length >= 7 ? BigInt(viewOf(data).getUint32(3)) : undefined;
+  }
+  const descriptors = data.subarray(8, data.length < 8 ? 0 : Math.min(data.length, 8 + data[7]!));
+  let found: bigint | undefined;
+  for (let rest = descriptors; rest.length >= 2; rest = rest.subarray(2 + rest[1]!)) {
+    if (rest[0] !== 0 || rest[1] !== 10 || rest.length < 12 || rest[2]! < 0x80) continue;
+    found = viewOf(rest).getBigUint64(4);
+  }
+  return found;
+}
 
 interface CapacityFields {
   readonly last: bigint;

@@ -76,6 +76,7 @@ const textKeys = target<Mutated<Pairs>>({
       return "refused";
     }
     if (!isDamaged) same([...found], value, "pairs");
+    assert.ok(bytes.length === 0 || bytes.at(-1) === 0, "text that was cut short is taken for whole");
     for (const key of found.keys()) assert.ok(/^[A-Za-z][!-<>-~]{0,62}$/.test(key), `the key ${key}`);
     // A key that stands there twice is not quietly one.
     const sent = new TextDecoder().decode(bytes).split("\0").filter((pair) => pair !== "");

@@ -87,6 +87,7 @@ const shown: readonly Target[] = [
 ];
 
 function checkPortal(portal: Portal): void {
+  assert.ok(portal.address !== "", "a portal without an address");
   assert.ok(portal.port >= 0 && portal.port <= 99_999 && !/[\s[\]]/.test(portal.address));
   // What has no digit but zeroes listens everywhere.
   if (/^[0.:]*$/.test(portal.address)) assert.ok(parse.isWildcard(portal), portal.address);
