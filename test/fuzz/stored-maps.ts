@@ -164,6 +164,10 @@ const seeds = target<Piece>({
       assert.ok(input.nudge !== null, `an honest piece is refused: ${error.message}`);
       return "refused";
     }
+    given.extents.reduce((end, [offset, length]) => {
+      assert.ok(offset >= end && length >= 0, "extents that are out of order are taken");
+      return offset + length;
+    }, given.fromBytes);
     const files = {
       durable: new MapCopy(readFileSync(mapPath())),
       live: new MapCopy(readFileSync(livePath())),
