@@ -8,12 +8,14 @@ import type { DestinationRecord } from "./destination-journal.ts";
 import type { DestinationRecords } from "./destination-records.ts";
 import { knownDisk } from "./disk-identity.ts";
 import {
+  askEngine,
   endEngine,
   endUnlessActivated,
   engineStatus,
   startEngine,
   untilConnected,
 } from "./engine-process.ts";
+import type { RoleFolders } from "./layout.ts";
 import { inspectDestination, makeLocalFile, unmakeLocalFile } from "./local-file.ts";
 
 /** Makes the local disk and the map, starts the engine; the record is "attached" afterwards. */
@@ -93,6 +95,12 @@ function notSeeded(id: string): PreconditionError {
   return new PreconditionError(`what ${id} has here already is not known yet`, {
     hint: `go on with dlsm resume ${id.split("-")[0]}`,
   });
+}
+
+/** What was released is gone for good: an engine that is started again does not go on looking for it. */
+export async function leaveSource(folders: RoleFolders): Promise<void> {
+  const status = await engineStatus(folders);
+  if (status?.state === "synced") await askEngine(folders, "detachSource");
 }
 
 /** All of it goes, whatever it was; it was decided before (destination-abort.ts). */

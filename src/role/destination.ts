@@ -28,6 +28,7 @@ import { noteEnded, readEnded } from "./ended.ts";
 import { readHostId } from "./host-id.ts";
 import {
   endBeforeHandOff,
+  leaveSource,
   requirePlanned,
   setUpVolume,
   storedActivation,
@@ -154,6 +155,7 @@ export class DestinationRole {
       if (status === undefined) {
         checkSameFile(record.path, record, record.plan.sizeBytes, force);
         await startEngine(folders, { isForced: force });
+        if (record.isReleased) await leaveSource(folders);
         if (record.bootId !== bootId()) {
           this.#records.write({ ...record, ...knownDisk(record.path), runFolder: this.#folders.run });
         }

@@ -74,6 +74,8 @@ withTgt("a migration through all of its messages, with kills: both tell the same
   const [model, truth] = [await simulated(), await real()];
   assert.ok(truth.length > 40, truth.join("\n"));
   assert.equal(model, truth);
+  const last = truth.find((line) => line.startsWith("engine again, without a source"))!;
+  assert.match(last, '"isSourceDetached":true', "it does not look for what was released");
 });
 
 test.run();

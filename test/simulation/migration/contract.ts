@@ -126,6 +126,9 @@ export async function tellOf(ground: Ground): Promise<string[]> {
   await ask("source.release", { force: true });
   await ask("destination.setReleased");
   await look("released");
+  await ground.kill((await entry())!.engine!.pid);
+  await ask("destination.ensure", { export: null, force: false });
+  await look("engine again, without a source");
   lines.push(JSON.stringify((await ask<{ isDone: boolean }>("destination.finish"))?.isDone));
   await ask("destination.finish");
   await look("done");
