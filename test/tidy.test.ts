@@ -137,6 +137,15 @@ const samples: Record<
     ],
     good: { "src/lib/a.ts": `import { execa } from "execa";`, "test/a.ts": `import "node:child_process";` },
   },
+  "durations do not depend on the time of day": {
+    rule: tidy.durationsAreMonotonic,
+    bad: [{ "src/engine/a.ts": "const deadline = Date.now() + 5;" }],
+    good: {
+      "src/engine/a.ts": "const deadline = performance.now() + 5; // not Date.now()",
+      "src/role/host.ts": "return { nowMs: Date.now() };",
+      "test/a.test.ts": "Date.now();",
+    },
+  },
   "no file of the program has more than 400 lines": {
     rule: tidy.filesAreShort,
     bad: [{ "src/lib/a.ts": "x;\n".repeat(401) }],

@@ -22,8 +22,9 @@ export async function askClock({ name, host }: Reached): Promise<HostFinding[]> 
   let best = { skewMs: 0, roundTripMs: Infinity };
   for (let asked = 0; asked < clockQuestions; asked++) {
     const before = Date.now();
+    const askedAtMs = performance.now();
     const { nowMs } = await host.ask("host.clock", {});
-    const roundTripMs = Date.now() - before;
+    const roundTripMs = performance.now() - askedAtMs;
     if (roundTripMs < best.roundTripMs) best = { skewMs: skewOf(before, roundTripMs, nowMs), roundTripMs };
   }
   return [clockFinding(name, best.skewMs)];

@@ -228,6 +228,23 @@ export const processesThroughExeca: Rule = (files) =>
 
 const maxLines = 400;
 
+/** Where the time of day is what is asked for: compared with other hosts, with files' times, with a beginning. */
+const tellTheTime = [
+  "src/cli/session.ts",
+  "src/doctor/between.ts",
+  "src/role/host.ts",
+  "src/role/survey/records.ts",
+  "src/role/survey/strays.ts",
+];
+
+/** The time of day is set now and then: how long something takes is measured by performance.now(). */
+export const durationsAreMonotonic: Rule = perLine(
+  (file) => isSource(file) && !tellTheTime.includes(file.path),
+  /\bDate\.now\(/,
+  "the time of day, which can be set, where performance.now() would do",
+  codeLines,
+);
+
 export const filesAreShort: Rule = (files) =>
   files.filter(isSource).flatMap(({ path, text }) => {
     const lines = text.trimEnd().split("\n").length;

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { Dlsm } from "../helpers/dlsm.ts";
+import { Dlsm, kill } from "../helpers/dlsm.ts";
 import { libraryOfFaketime, withFakeClock } from "../helpers/fake-clock.ts";
 import { needing } from "../helpers/needs.ts";
 import { killParts, pidsOf, within } from "../helpers/processes.ts";
@@ -48,6 +48,7 @@ withTgt("days forwards and backwards while it runs: the pace is told right, and 
         }
         // What is started after a step works with what was before it.
         clock.set(-30 * daySeconds);
+        await noticesSilence(dlsm, id);
         await killParts(dlsm, ["tgtd"]);
         clock.set(30 * daySeconds);
         await dlsm.until(id, (found) => found?.waitingForSource === false, "the source is back");
@@ -73,5 +74,16 @@ withTgt("days forwards and backwards while it runs: the pace is told right, and 
     }
   });
 });
+
+/** After a step backwards the keepalive still counts what passes. */
+async function noticesSilence(dlsm: Dlsm, id: string): Promise<void> {
+  const [pid] = pidsOf(dlsm, "tgtd");
+  kill(pid!, "SIGSTOP");
+  try {
+    await dlsm.until(id, (found) => found?.waitingForSource === true, "the silence is noticed");
+  } finally {
+    kill(pid!, "SIGCONT");
+  }
+}
 
 test.run();
