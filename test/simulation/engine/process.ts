@@ -109,6 +109,7 @@ export class EngineProcess {
       store = await ResidencyStore.open(files, identity);
     }
     if (life.isDead) throw new Killed();
+    world.rules.opened(store);
     const engine = new EngineProcess(world, store, disk, life);
     if (store.activated && !world.isPaused) engine.volume.sync.start();
     if (world.isPaused) engine.volume.sync.pause();

@@ -1,5 +1,5 @@
 /** What must always hold and can be seen from outside while it runs; each is numbered as in docs/RELIABILITY.md. */
-import { residency } from "../../../src/engine/residency.ts";
+import { residency, type ResidencyMap } from "../../../src/engine/residency.ts";
 import { readHeader, type ResidencyStore } from "../../../src/engine/residency-store.ts";
 import { readMap } from "../../../src/engine/stored-status.ts";
 import type { Lane } from "../../../src/engine/source.ts";
@@ -43,8 +43,9 @@ export class Rules {
   started({ store }: Running): void {
     this.hasStarted = true;
     if (this.#hasWritten && !store.activated) this.#wrong("6: the hand-off is forgotten after a local write");
-    if (store.activated) return;
-    if (store.map.residentCount > 0) this.#wrong("1: blocks are resident before the hand-off");
+    if (!store.activated && store.map.residentCount > 0) {
+      this.#wrong("1: blocks are resident before the hand-off");
+    }
   }
 
   /** Whether what comes may be kept. */
@@ -77,14 +78,13 @@ export class Rules {
 
   /** 10: all is here, durably; a power failure right now would change nothing of that. */
   synced({ store, source }: Running): void {
-    const { faults, random, durableMap } = this.#world;
+    const { faults, random } = this.#world;
     faults.count("state synced");
     if (store.map.absentCount !== 0) this.#wrong("10: synced with absent blocks");
     if (store.map.find(residency.absent, 0) !== -1) this.#wrong("10: the count of absent blocks is wrong");
-    const durable = new MemoryMapFile();
-    durable.bytes = durableMap.durableBytes();
-    const isDurable = readMap(durable, readHeader(durable)!).find(residency.absent, 0) === -1;
-    if (!isDurable) this.#wrong("10: synced, and the durable map has gaps");
+    if (this.#durableMap().find(residency.absent, 0) !== -1) {
+      this.#wrong("10: synced, and the durable map has gaps");
+    }
     if (random.chance(0.7)) {
       this.isDetached = true;
       source.close();
@@ -104,6 +104,23 @@ export class Rules {
     const counted = demandBytes + readaheadBytes + syncBytes + holeBytes;
     if (refetchedBytes !== 0) this.#wrong(`3: ${refetchedBytes} bytes counted as fetched again`);
     if (counted !== crossedBytes) this.#wrong(`3: ${counted} bytes counted, ${crossedBytes} crossed`);
+  }
+
+  /** 6: a map that was just opened takes for durable only what is. */
+  opened({ map, dirtyPageCount }: ResidencyStore): void {
+    if (dirtyPageCount > 0) return;
+    const durable = this.#durableMap();
+    for (let block = 0; block < map.blockCount; block++) {
+      if (durable.stateOf(block) !== map.stateOf(block)) {
+        this.#wrong(`6: block ${block} is not marked durably`);
+      }
+    }
+  }
+
+  #durableMap(): ResidencyMap {
+    const file = new MemoryMapFile();
+    file.bytes = this.#world.durableMap.durableBytes();
+    return readMap(file, readHeader(file)!);
   }
 
   #wrong(what: string): never {

@@ -144,7 +144,8 @@ export const mutants: Readonly<Record<string, readonly Edit[]>> = {
   "a flush shares the checkpoint that is under way": [{
     file: "checkpoints.ts",
     from: "if (this.#running === undefined) return this.#start();",
-    to: "if (this.#running !== undefined) return this.#running;",
+    to: `if (this.#running !== undefined) return this.#running;
+    if (this.#running === undefined) return this.#start();`,
   }],
   "a new engine's first flush does nothing": [{
     file: "checkpoints.ts",
