@@ -6,7 +6,7 @@
  * brought back, the file system replays its journal, and they theirs. In the end all is cut over under load, and
  * looked for on the local disk.
  */
-import { chmodSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
@@ -132,6 +132,17 @@ class Migration {
     await execa("cmp", [this.#pristine, dlsm.path("source")]);
   }
 
+  /** Where it stands, for whoever looks why it failed. */
+  async tell(): Promise<void> {
+    const { stdout, stderr } = await this.#dlsm.run("status");
+    console.log(stdout, stderr, this.#dlsm.processes());
+    const records = this.#dlsm.path(`state/destination/${this.#id}`);
+    for (const name of ["driver.log", "engine.log"]) {
+      const log = join(records, name);
+      if (existsSync(log)) console.log(`${name}:\n${readFileSync(log, "utf8").slice(-4000)}`);
+    }
+  }
+
   async close(): Promise<void> {
     this.#disk?.pullOut();
     await this.#crash();
@@ -200,6 +211,9 @@ try {
     try {
       for (const way of shuffled(ways, random)) await migration.round(way);
       await migration.cutOver();
+    } catch (error) {
+      await migration.tell();
+      throw error;
     } finally {
       await migration.close();
     }
