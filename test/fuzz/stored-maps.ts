@@ -115,6 +115,7 @@ interface Piece {
   readonly runs: readonly (readonly [gap: number, length: number])[];
   /** What is done to one of its numbers. */
   readonly nudge: readonly [at: number, by: number] | null;
+  readonly isReversed: boolean;
 }
 
 const piece: fc.Arbitrary<Piece> = fc.record({
@@ -127,9 +128,10 @@ const piece: fc.Arbitrary<Piece> = fc.record({
       fc.constantFrom(-blockBytes, -512, -1, 1, 512, blockBytes, 2 ** 30, -(2 ** 30), NaN),
     ),
   ),
+  isReversed: fc.nat(5).map((number) => number === 0),
 });
 
-function pieceOf({ blockCount, runs, nudge }: Piece): MapPiece {
+function pieceOf({ blockCount, runs, nudge, isReversed }: Piece): MapPiece {
   const { sizeBytes } = identityOf({ blockCount, volumeId: "" });
   let at = 0;
   const numbers = [0, sizeBytes];
@@ -146,22 +148,22 @@ function pieceOf({ blockCount, runs, nudge }: Piece): MapPiece {
     { length: rest.length / 2 },
     (_, i) => [rest[2 * i]!, rest[2 * i + 1]!] as const,
   );
-  return { fromBytes, toBytes, extents };
+  return { fromBytes, toBytes, extents: isReversed ? extents.reverse() : extents };
 }
 
 const seeds = target<Piece>({
   name: "map-seed",
   inputs: piece,
   // It began before the disk.
-  regressions: [{ blockCount: 1, runs: [], nudge: [0, -(2 ** 30)] }],
-  runs: 60,
+  regressions: [{ blockCount: 1, runs: [], nudge: [0, -(2 ** 30)], isReversed: false }],
+  runs: 80,
   async check(input) {
     for (const path of [mapPath(), livePath()]) rmSync(path, { force: true });
     const { bootId: _, ...volume } = identityOf({ ...input, volumeId: "volume-a" });
     const given = pieceOf(input);
     const { error } = await attemptAsync([PreconditionError], () => seedMap(folders(), volume, given));
     if (error !== undefined) {
-      assert.ok(input.nudge !== null, `an honest piece is refused: ${error.message}`);
+      assert.ok(input.nudge !== null || input.isReversed, `an honest piece is refused: ${error.message}`);
       return "refused";
     }
     given.extents.reduce((end, [offset, length]) => {
