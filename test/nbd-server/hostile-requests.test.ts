@@ -107,6 +107,8 @@ check("the same cookie for everything: each request has its answer", async ({ pa
 check(
   "requests after DISC are not executed, however many; what came before is answered",
   async ({ path, device }) => {
+    const held = Promise.withResolvers<void>();
+    device.before = ({ method, offset }) => method === "read" && offset === 0 ? held.promise : undefined;
     const client = await RawClient.ready(path);
     client.send(
       requestBytes({ type: read, length: 512, cookie: 1n }),
@@ -114,6 +116,9 @@ check(
     );
     const late = requestBytes({ type: write, payload: Buffer.alloc(4096, 1) });
     for (let count = 0; count < 1000; count++) client.send(late);
+    // All of it is taken, and thrown away.
+    await until(() => client.socket.writableLength === 0, "everything is sent");
+    held.resolve();
     assert.is((await client.reply()).cookie, 1n);
     assert.is((await client.rest()).length, 0);
     assert.is(device.bytes[0], 0);
