@@ -20,7 +20,7 @@ import { explains, seed } from "./under-load.ts";
 const test = suite("faults: the engine under fio");
 const withFio = needing(test, ["tgtd", "fio", "qemu-nbd", "qemu-io"]);
 
-const rounds = Number(process.env.DLSM_ROUNDS ?? 4);
+const rounds = Number(process.env.DLSM_ROUNDS ?? 3);
 /** Each round has one of so many regions of the disk; what is behind them fio leaves alone. */
 const regions = 8;
 const regionMiB = 4;
