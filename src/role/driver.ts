@@ -4,7 +4,7 @@
  * A conversation that ends without leaving the place (its controller was killed, the network is down) hands
  * it to a process in the background of this host, the destination's.
  */
-import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { writePrivateFile } from "../lib/atomic-file.ts";
@@ -54,7 +54,11 @@ export class DriverRole {
   }
 
   leave({ id, goOn }: Request<"driver.leave">): null {
-    this.#places.get(id)?.lock.release();
+    const place = this.#places.get(id);
+    if (place !== undefined) {
+      forgetDriver(this.#folders, id, place.folders);
+      place.lock.release();
+    }
     this.#places.delete(id);
     if (goOn) startDriver(this.#folders, id);
     return null;
@@ -87,7 +91,12 @@ export function readDriver(folders: RoleFolders, diskId: string): DriverFile | u
       readonly process: ProcessId;
       readonly note: string | null;
     };
-    return { pid: isRunning(id) ? id.pid : null, note };
+    if (isRunning(id)) return { pid: id.pid, note };
+    const migration = migrationOf(diskId);
+    return {
+      pid: null,
+      note: note ?? `whoever drove it was killed: dlsm resume ${migration} goes on with it`,
+    };
   } catch {
     return undefined;
   }
@@ -100,6 +109,11 @@ function writeDriver({ run }: RoleFolders, note: string | null): void {
   } catch {
     // No space left, perhaps: the name is for the status only, what counts is the lock.
   }
+}
+
+/** Whoever leaves in good order was not killed; why it ended stays to be read. */
+function forgetDriver(all: RoleFolders, id: string, { run }: RoleFolders): void {
+  if (readDriver(all, id)?.note === null) rmSync(join(run, fileName), { force: true });
 }
 
 /** Starts a driver in a session of its own, unless the migration is gone; it ends if another one drives. */

@@ -1,5 +1,5 @@
 /** Who drives a migration: one at a time. */
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -38,6 +38,31 @@ test("it can be had after a reboot, which takes the run folder away, by one", as
   const taken = await Promise.all(drivers.map((driver) => driver.take({ id })));
   assert.equal(taken.toSorted(), [false, true]);
   for (const driver of drivers) driver.leave({ id, goOn: false });
+});
+
+test("who was killed is told of, who left is not, and why somebody ended is kept", async () => {
+  const { folders, role } = await planned();
+  const driver = new DriverRole(folders);
+  const path = join(folders.run, id, "dst", "driver");
+  const found = async () => {
+    const [{ driverPid, driverNote }] = await role.list({ id });
+    return { driverPid, driverNote };
+  };
+  await driver.take({ id });
+  assert.equal(await found(), { driverPid: process.pid, driverNote: null });
+  // As the file of a process that is not there any more.
+  const killed = readFileSync(path, "utf8").replace(/"startTime":"\d+"/, '"startTime":"1"');
+  driver.leave({ id, goOn: false });
+  assert.equal(await found(), { driverPid: null, driverNote: null });
+  writeFileSync(path, killed);
+  const { driverPid, driverNote } = await found();
+  assert.is(driverPid, null);
+  assert.match(driverNote!, `was killed: dlsm resume ${id}`);
+  await driver.take({ id });
+  assert.is((await found()).driverNote, null);
+  driver.note({ id, note: "the source is away" });
+  driver.leave({ id, goOn: false });
+  assert.is((await found()).driverNote, "the source is away");
 });
 
 test("nobody has it when the migration is gone, and nothing is made for it", async () => {
