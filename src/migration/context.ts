@@ -17,10 +17,14 @@ export interface Context {
 
 /** What both hosts know of one migration. A host that cannot be reached is a problem in the view, no error. */
 export async function observe({ source, destination }: Context, id: string): Promise<View> {
-  const [sources, destinations] = await Promise.all([
-    reached(() => source.ask("source.list", { id }, lookOptions(source))),
+  const askSource = () => reached(() => source.ask("source.list", { id }, lookOptions(source)));
+  const [first, destinations] = await Promise.all([
+    askSource(),
     reached(() => destination.ask("destination.list", { id }, lookOptions(destination))),
   ]);
+  // It may have ended in between, source first: then an export is not there any more, either.
+  const isAlone = destinations.answer?.length === 0 && first.answer !== undefined && first.answer.length > 0;
+  const sources = isAlone ? await askSource() : first;
   return {
     id,
     disks: disksOf(id, sources.answer ?? [], destinations.answer ?? []),
