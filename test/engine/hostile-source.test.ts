@@ -267,6 +267,17 @@ for (const change of [{ serial: "HOSTILE-2" }, { blocks: targetDisk.blocks + 8 }
   });
 }
 
+test("another disk from the start: refused, and nothing is read from it", async () => {
+  await withVolume(async ({ target, source, volume }) => {
+    const read = volume.read(0, 4096).catch((error) => error);
+    await until(() => source.refusal !== undefined, "it is refused");
+    assert.match(source.refusal!, /shows another disk: 4194304 bytes, serial HOSTILE-2, not 4194304 bytes/);
+    assert.not(target.requests.some((request) => isRead(request)));
+    await source.close();
+    assert.instance(await read, Error);
+  }, (target) => target.disk = { ...targetDisk, serial: "HOSTILE-2" });
+});
+
 const extentAnswers: Record<string, Uint8Array> = {
   "nothing": new Uint8Array(),
   "half a header": new Uint8Array(5),
