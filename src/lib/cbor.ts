@@ -89,11 +89,23 @@ function skipValue(bytes: Uint8Array, start: number, depth: number, count: { val
   for (let index = 0; index < length; index++) {
     if (type === major.map) {
       if (bytes[at] >> 5 !== major.text) throw new CborProblem("a map key that is not a string");
-      at = skipValue(bytes, at, depth + 1, count);
+      const keyEnd = skipValue(bytes, at, depth + 1, count);
+      // The library would give it another name, without a word.
+      if (isProto(bytes.subarray(at, keyEnd))) throw new CborProblem("the map key __proto__");
+      at = keyEnd;
     }
     at = skipValue(bytes, at, depth + 1, count);
   }
   return at;
+}
+
+const proto = new TextEncoder().encode("__proto__");
+
+/** `key` with its head, which may be longer than it needs to be. */
+function isProto(key: Uint8Array): boolean {
+  const headBytes = key.length - proto.length;
+  return headBytes > 0 && headBytes === 1 + argumentBytes(key[0] & 31) &&
+    proto.every((byte, index) => key[headBytes + index] === byte);
 }
 
 function argumentBytes(additional: number): number {

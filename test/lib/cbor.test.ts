@@ -75,6 +75,8 @@ test("tags, odd keys, indefinite lengths, undefined simple values and lies are r
     ["5affffffff 00", /too early/],
     ["19 03", /too early/],
     ["3b8000000000000000", /more than 64 bits/],
+    ["a1 69 5f5f70726f746f5f5f 00", /__proto__/],
+    ["a1 7809 5f5f70726f746f5f5f 00", /__proto__/],
     ["81".repeat(66) + "00", /more than 64 deep/],
   ];
   for (const [bytes, expected] of wrong) assert.throws(() => decodeCbor(hex(bytes)), expected, bytes);
