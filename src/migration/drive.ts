@@ -9,6 +9,7 @@ import type { MigrationStatus } from "../report/mod.ts";
 import { RpcTimeoutError } from "../rpc/mod.ts";
 import { type Context, endedStatusAt, lookOptions, observe, type Reached, reached } from "./context.ts";
 import { nextSteps, type Step } from "./machine.ts";
+import { Restarts } from "./restarts.ts";
 import { endedStatus, statusOf } from "./status.ts";
 import { doStep } from "./steps.ts";
 import { destinationsOf, disksOf, isLost, type View } from "./view.ts";
@@ -17,8 +18,6 @@ const localPollMs = 200;
 const remotePollMs = 500;
 /** The source may be out of reach this long before its export is looked after. */
 const patienceMs = 2_000;
-/** Engines or exports started again within one run at most; more, and something is wrong with them. */
-const maxRestarts = 20;
 /** Until a host that could not be reached is tried again. */
 const firstRetryMs = 1_000;
 const maxRetryMs = 30_000;
@@ -46,7 +45,7 @@ export class Driver {
   readonly #destination = new Patience();
   /** When each disk's engine was first seen without its source. */
   readonly #lostSinceMs = new Map<string, number>();
-  #restarts = 0;
+  readonly #restarts = new Restarts();
   #lastWarning: string | null = null;
   #note: string | null = null;
   /** The last that was seen done to a source after its hand-off. */
@@ -235,7 +234,7 @@ export class Driver {
 
   #countRestart(what: string): void {
     this.#context.reporter.message("warn", `${what} of ${this.#id} is gone: starting it again`);
-    if (++this.#restarts > maxRestarts) {
+    if (!this.#restarts.count(performance.now())) {
       throw new FailedError(`${what} of ${this.#id} ended again and again`, {
         hint: `see its log, then dlsm resume ${this.#id}`,
       });
