@@ -141,8 +141,24 @@ export interface EngineStart {
   readonly isForced?: boolean;
 }
 
+/** It ended before it served, and said nothing: somebody killed it. */
+class EngineKilledError extends FailedError {}
+
+/** What is killed while it starts is started again; more often than so, and something is wrong with it. */
+const mostStarts = 3;
+
 /** Starts the engine in a session of its own; resolves when it serves. Rejects with the error in its log. */
 export async function startEngine(folders: RoleFolders, how: EngineStart): Promise<EngineStatus> {
+  for (let count = 1;; count++) {
+    try {
+      return await startOnce(folders, how);
+    } catch (error) {
+      if (!(error instanceof EngineKilledError) || count === mostStarts) throw error;
+    }
+  }
+}
+
+async function startOnce(folders: RoleFolders, how: EngineStart): Promise<EngineStatus> {
   await endStrays(folders);
   const { id, logStart } = launch(folders, how);
   const deadline = performance.now() + startTimeoutMs;
@@ -318,7 +334,7 @@ function lastError(folders: RoleFolders, logStart: number): Error {
       // Cut short.
     }
   }
-  return new FailedError(`the engine ended at once: ${text.trim().split("\n").slice(-3).join(" / ")}`, {
+  return new EngineKilledError(`the engine ended at once: ${text.trim().split("\n").slice(-3).join(" / ")}`, {
     hint: `see its log, ${join(folders.state, engineFiles.log)}`,
   });
 }

@@ -173,8 +173,7 @@ class Migration {
     })();
     recovering.catch(() => {}); // Whatever it meets: the next attempt must succeed.
     const delayMs = this.#random.below(1000);
-    // The driver as well: it gives up when an engine ends that it is just starting.
-    await this.#kill(["driver", "engine"], () => sleep(delayMs));
+    await this.#kill(["engine"], () => sleep(delayMs));
     await Promise.allSettled([recovering]);
     await this.#crash();
     await resume(this.#dlsm, this.#id);
