@@ -1,9 +1,9 @@
 /** Where the roles keep what; both kinds of folders are private (0700). */
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { syncFolder, writePrivateFile } from "../lib/atomic-file.ts";
-import { messageOf, PreconditionError } from "../lib/errors.ts";
+import { errnoCode, messageOf, PreconditionError } from "../lib/errors.ts";
 import { ensureFolder } from "../lib/paths.ts";
 import { bootId } from "../lib/process-id.ts";
 import { maxSocketPathBytes } from "../lib/unix-socket.ts";
@@ -114,7 +114,7 @@ export function checkRunFolder({ run }: RoleFolders, longestSocket: string): voi
 /** Removes the role's folders, and those above that are empty then. Its journal goes with its name, at once. */
 export function removeRoleFolders(folders: RoleFolders, role: RoleName, id: string): void {
   const { state, run } = roleFolders(folders, role, id);
-  rmSync(run, { recursive: true, force: true });
+  removeFolder(run);
   removeIfEmpty(dirname(run));
   if (existsSync(state)) {
     sweep(dirname(state));
@@ -152,8 +152,25 @@ function sweep(path: string): void {
   }
 }
 
+/** Also while a driver notes something in it. */
+function removeFolder(path: string): void {
+  for (let triesLeft = 100;; triesLeft--) {
+    try {
+      rmSync(path, { recursive: true, force: true });
+      return;
+    } catch (error) {
+      if (errnoCode(error) !== "ENOTEMPTY" || triesLeft === 0) throw error;
+    }
+  }
+}
+
+/** Somebody may make a folder in it at this moment: then it stays. */
 function removeIfEmpty(path: string): void {
-  if (existsSync(path) && readdirSync(path).length === 0) rmSync(path, { recursive: true, force: true });
+  try {
+    rmdirSync(path);
+  } catch (error) {
+    if (!["ENOENT", "ENOTEMPTY", "EEXIST"].includes(errnoCode(error) ?? "")) throw error;
+  }
 }
 
 /**

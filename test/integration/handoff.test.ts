@@ -376,7 +376,7 @@ withTools(
       const drives = ({ command }: { command: string }) => command.endsWith(` drive ${id}`);
       const place = dlsm.path(`run/${id}/dst/driver`);
       const hasPlace = ({ pid }: { pid: number }) =>
-        JSON.parse(readFileSync(place, "utf8")).process?.pid === pid;
+        existsSync(place) && JSON.parse(readFileSync(place, "utf8")).process?.pid === pid;
       await until(() => dlsm.processes().filter(drives).some(hasPlace), "one in the background");
       closeSync(openSync(dlsm.path("ready"), "w"));
       await within(dlsm.ok("resume", id), "resume");
