@@ -15,7 +15,7 @@ import { type LocalDisk, openLocalDisk } from "./local-disk.ts";
 import { openMapFile } from "./map-file.ts";
 import { MapVersionError } from "./map-layout.ts";
 import { RateMeter } from "./rate-meter.ts";
-import { LiveMapError, MapError, ResidencyStore } from "./residency-store.ts";
+import { LiveMapError, MapError, ResidencyStore, SyncFailedError } from "./residency-store.ts";
 import { type EngineStatus, type SyncedState } from "./status.ts";
 import { type HashedPiece, hashFetched } from "./verify.ts";
 import { Volume } from "./volume.ts";
@@ -277,6 +277,14 @@ async function openStore(
         hint:
           `it was in the run folder: give the command with the DLSM_RUN_DIR of before (not ${folders.run}); ` +
           `dlsm resume ${config.volumeId} --force gives up what was written here and not flushed`,
+        cause: error,
+      });
+    }
+    if (error instanceof SyncFailedError) {
+      throw new PreconditionError(`${config.path}: ${error.message}`, {
+        hint:
+          "see what the system says of that disk (dmesg), and restart this host; what was flushed before is kept. " +
+          `Without a restart: dlsm resume ${config.volumeId} --force`,
         cause: error,
       });
     }

@@ -53,10 +53,15 @@ export interface MapHeader extends Geometry {
    * may have been written.
    */
   missesWrites: boolean;
+  /**
+   * Of the live map: a sync of the local disk failed. What had been written by then may be shown by the page cache
+   * and be nowhere else, and no later sync brings it back: only the durable map can be trusted.
+   */
+  syncFailed: boolean;
   counters: Counters;
 }
 
-const flagBits = { activated: 1, localZero: 2, clean: 4, missesWrites: 8 } as const;
+const flagBits = { activated: 1, localZero: 2, clean: 4, missesWrites: 8, syncFailed: 16 } as const;
 const flagNames = Object.keys(flagBits) as (keyof typeof flagBits)[];
 const counterNames = ["demandBytes", "readaheadBytes", "syncBytes", "refetchedBytes", "holeBytes"] as const;
 
@@ -119,6 +124,7 @@ export function decodeHeader(slot: Uint8Array): MapHeader | undefined {
     localZero: (flags & flagBits.localZero) !== 0,
     clean: (flags & flagBits.clean) !== 0,
     missesWrites: (flags & flagBits.missesWrites) !== 0,
+    syncFailed: (flags & flagBits.syncFailed) !== 0,
     counters,
     volumeId: text(bytes, 128),
     bootId: text(bytes, 192),

@@ -146,7 +146,9 @@ export class Reading {
     }
     if (fetch !== undefined && fetch.first <= run.first) {
       const count = Math.min(run.count, fetch.first + fetch.count - run.first);
-      if (fetch.phase === "storing" && fetch.buffer === undefined) return again(count, fetch.settled);
+      if (fetch.phase === "storing" && fetch.buffer === undefined) {
+        return { count, data: this.#inHole({ first: run.first, count }, fetch, offset, length) };
+      }
       return { count, data: this.#fetched(fetch, { first: run.first, count }, offset, length) };
     }
     const next = Math.min(claim?.first ?? Infinity, fetch?.first ?? Infinity, run.first + run.count);
@@ -154,11 +156,28 @@ export class Reading {
     const stretch = this.#stretch({ first: run.first, count });
     count = stretch.range.count;
     if (stretch.isHole) {
-      return again(count, this.#queue.fillHole(stretch.range)?.settled ?? Promise.resolve());
+      const filling = this.#queue.fillHole(stretch.range);
+      return { count, data: this.#inHole(stretch.range, filling, offset, length) };
     }
     const wanted = { first: run.first, count };
     const started = this.#queue.start(this.#roundUp(wanted), "demand", count);
     return { count, data: this.#fetched(started, wanted, offset, length) };
+  }
+
+  /** A hole of the source, once it is filled here; where that fails, the zeroes are known all the same. */
+  async #inHole(
+    range: BlockRange,
+    filling: Fetch | undefined,
+    offset: number,
+    length: number,
+  ): Promise<readonly Uint8Array[]> {
+    const error = await filling?.settled;
+    const { from, to } = clip(this.#blockBytes, range, offset, length);
+    const { first, count } = range;
+    const isUntouched = this.#map.stateOf(first) === residency.absent &&
+      this.#map.runLength(first, count) === count && this.#deps.claims.lowest(first, count) === undefined;
+    if (error !== undefined && isUntouched) return [new Uint8Array(to - from)];
+    return await this.read(from, to - from);
   }
 
   async #fetched(
@@ -172,7 +191,7 @@ export class Reading {
     try {
       data = await this.#withLimit(this.#queue.data(fetch, range));
     } catch (error) {
-      if (error instanceof DissolvedError) return await this.read(from, to - from);
+      if (error instanceof DissolvedError) return await this.#readMixed(from, to - from, 0);
       // Written here meanwhile, nothing of it is wanted from the source any more.
       if (this.#map.isResident(range.first, range.count)) return [await this.#readLocal(from, to - from)];
       throw error;

@@ -30,6 +30,7 @@ import {
   pageOffset,
   slotBytes,
 } from "./map-layout.ts";
+import { liveMapCounts, MapError, type MapIdentity, type StoredMap } from "./map-choice.ts";
 import type { MapFile } from "./map-file.ts";
 import {
   indexBits,
@@ -44,15 +45,7 @@ import {
 const dirty = 0x80;
 const durableOnly = 0x40;
 
-/** The map cannot be used: damaged, or of another volume. */
-export class MapError extends Error {}
-
-/** The engine was killed in this boot, and its live map is not where it should be. */
-export class LiveMapError extends Error {
-  constructor() {
-    super("the live map that belongs to it is missing, although the machine has not been restarted");
-  }
-}
+export { LiveMapError, MapError, SyncFailedError } from "./map-choice.ts";
 
 export interface StoreFiles {
   readonly durable: MapFile;
@@ -101,6 +94,7 @@ export class ResidencyStore implements MapSink {
       activated: false,
       clean: false,
       missesWrites: false,
+      syncFailed: false,
       generation: newGeneration(),
       counters: emptyCounters(),
     });
@@ -111,33 +105,28 @@ export class ResidencyStore implements MapSink {
   /**
    * The maps of a volume that existed before. The live map counts if it was written in this boot; else the
    * durable one. Without the live map of an engine that was killed in this boot, what was acknowledged and not
-   * flushed would be forgotten: `LiveMapError`, unless `mayLoseUnflushed`. Throws `MapError` if the durable map is damaged or of another volume.
+   * flushed would be forgotten: `LiveMapError`, unless `mayLoseUnflushed`. So it would if a sync of the local disk
+   * failed in this boot: `SyncFailedError`. Throws `MapError` if the durable map is damaged or of another volume.
    */
   static async open(
     files: StoreFiles,
-    identity: Geometry & { readonly volumeId: string; readonly bootId: string },
+    identity: MapIdentity,
     mayLoseUnflushed = false,
   ): Promise<ResidencyStore> {
-    const durableHeader = readHeader(files.durable);
-    if (durableHeader === undefined) throw new MapError("its header is damaged");
-    checkIdentity(durableHeader, identity);
-    const liveHeader = readHeader(files.live);
-    const isLive = liveHeader !== undefined && liveHeader.generation === durableHeader.generation &&
-      liveHeader.bootId === identity.bootId && liveHeader.volumeId === identity.volumeId;
-    const isCut = durableHeader.activated && durableHeader.bootId === identity.bootId && !durableHeader.clean;
-    if (!isLive && isCut && !mayLoseUnflushed) throw new LiveMapError();
-    const header = isLive ? liveHeader : durableHeader;
-    checkIdentity(header, identity);
+    const [durable, live] = [storedMap(files.durable, identity), storedMap(files.live, identity)];
+    const isLive = liveMapCounts(durable, live, identity, mayLoseUnflushed);
+    const durableHeader = durable.header!;
+    const header = isLive ? live.header! : durableHeader;
     header.activated ||= durableHeader.activated;
     header.localZero &&= header.clean;
     header.missesWrites ||= durableHeader.missesWrites ||
       (!isLive && durableHeader.activated && !durableHeader.clean);
     header.clean = false;
+    header.syncFailed = false;
     header.bootId = identity.bootId;
     if (!isLive) header.generation = newGeneration();
 
-    const index = new Uint8Array(pageCountOf(identity));
-    (isLive ? files.live : files.durable).read(indexOffset, index);
+    const { index } = isLive ? live : durable;
     const flags = index.map((bits) => bits & (dirty | durableOnly));
     for (let page = 0; page < index.length; page++) {
       index[page] &= ~(dirty | durableOnly);
@@ -147,7 +136,7 @@ export class ResidencyStore implements MapSink {
     if (index.some((bits) => bits & ~validIndexBits)) throw new MapError("its index is damaged");
     const store = new ResidencyStore(files, header, index, flags);
     store.#sequences.durable = durableHeader.sequence;
-    store.#sequences.live = liveHeader?.sequence ?? 0;
+    store.#sequences.live = live.header?.sequence ?? 0;
     store.#writeLiveIndex(0, index.length);
     // The header that was read may be of a process that was killed before it synced it; the other slot may be
     // overwritten only when this one is sure to stay.
@@ -245,7 +234,10 @@ export class ResidencyStore implements MapSink {
       return { page, bits, words: bits & indexBits.hasPage ? this.map.pageWords(page).slice() : undefined };
     });
     try {
-      await syncData();
+      await syncData().catch((error) => {
+        this.#noteFailedSync();
+        throw error;
+      });
       if (pages.length === 0) return;
       const durable = this.#files.durable;
       for (const { page, words } of copies) {
@@ -339,6 +331,13 @@ export class ResidencyStore implements MapSink {
     this.#writeHeader("live");
   }
 
+  /** For the next engine: this one's disk stays failed by itself. */
+  #noteFailedSync(): void {
+    if (this.#header.syncFailed) return;
+    this.#header.syncFailed = true;
+    this.#tryToWriteHeader("live");
+  }
+
   #tryToWriteHeader(file: keyof StoreFiles): void {
     try {
       this.#writeHeader(file);
@@ -360,6 +359,12 @@ function newGeneration(): string {
   return randomBytes(12).toString("hex");
 }
 
+function storedMap(file: MapFile, geometry: Geometry): StoredMap {
+  const index = new Uint8Array(pageCountOf(geometry));
+  file.read(indexOffset, index);
+  return { header: readHeader(file), index };
+}
+
 /** The header of a map file; undefined if neither slot holds a valid one. */
 export function readHeader(file: MapFile): MapHeader | undefined {
   return newestHeader([0, slotBytes].map((offset) => {
@@ -367,13 +372,6 @@ export function readHeader(file: MapFile): MapHeader | undefined {
     file.read(offset, slot);
     return slot;
   }));
-}
-
-function checkIdentity(header: MapHeader, expected: Geometry & { readonly volumeId: string }): void {
-  if (header.volumeId !== expected.volumeId) throw new MapError(`it belongs to ${header.volumeId}`);
-  if (header.sizeBytes !== expected.sizeBytes || header.blockBytes !== expected.blockBytes) {
-    throw new MapError(`it is for a disk of ${header.sizeBytes} bytes in blocks of ${header.blockBytes}`);
-  }
 }
 
 /** Index ranges [from, to) of runs of consecutive numbers in a sorted array. */

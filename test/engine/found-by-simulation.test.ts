@@ -5,6 +5,7 @@ import { systemClock } from "../../src/engine/clock.ts";
 import { planes, residency } from "../../src/engine/residency.ts";
 import { ResidencyStore } from "../../src/engine/residency-store.ts";
 import { Volume, type VolumeOptions } from "../../src/engine/volume.ts";
+import { until } from "../helpers/until.ts";
 import { CrashFile, Killed } from "./crash-file.ts";
 import { MemoryDisk, MemorySource, Random } from "./memory.ts";
 
@@ -116,6 +117,18 @@ test("a read that waits for a source which then refuses is answered from here, i
   source.badOffsets.add(0);
   outage.resolve();
   assert.is(Buffer.concat(await read).compare(nine), 0);
+});
+
+test("a read in a hole is answered although the map cannot be written, and nothing spins", async () => {
+  const { files, store } = await makeStore();
+  const { volume, source } = await active(store);
+  source.bytes.fill(0, 0, 8 * blockBytes);
+  source.holes = [{ offsetBytes: 0, lengthBytes: 8 * blockBytes, mapped: false }];
+  files.live.failing = new Error("no space left");
+  volume.resume();
+  await until(() => volume.sync.state === "stopped", "the sync has met the hole");
+  const bytes = Buffer.concat(await volume.read(0, 10 * blockBytes));
+  assert.is(bytes.compare(source.bytes.subarray(0, 10 * blockBytes)), 0);
 });
 
 test.run();

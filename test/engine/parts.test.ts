@@ -189,6 +189,7 @@ test("a map header reads back as it was; any changed byte makes it invalid; the 
     localZero: false,
     clean: true,
     missesWrites: true,
+    syncFailed: true,
     counters: { ...emptyCounters(), demandBytes: 2 ** 50, holeBytes: 5 },
   };
   const bytes = encodeHeader(header);

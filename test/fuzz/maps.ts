@@ -33,6 +33,7 @@ const header: fc.Arbitrary<MapHeader> = fc.record({
   localZero: fc.boolean(),
   clean: fc.boolean(),
   missesWrites: fc.boolean(),
+  syncFailed: fc.boolean(),
   counters: fc.record({
     demandBytes: count,
     readaheadBytes: count,

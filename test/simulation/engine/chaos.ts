@@ -18,7 +18,7 @@ const events: Partial<Readonly<Record<Feature, Event>>> = {
   outages: lasting("outages", 20_000),
   diskErrors: lasting("diskErrors", 30),
   diskFull: lasting("diskFull", 300),
-  syncErrors: lasting("syncErrors", 10),
+  syncErrors: lasting("syncErrors", 60),
   mapFull: lasting("mapFull", 50),
   stalls: lasting("stalls", 200),
   mediumErrors(world) {

@@ -71,6 +71,7 @@ export class SimDisk implements LocalDisk {
     await this.#delay();
     if (this.#failure === undefined && this.#world.faults.has("syncErrors")) {
       this.#world.faults.meet("syncErrors");
+      this.#media.giveUp(covered);
       this.#failure = failure("EIO");
     }
     if (this.#failure !== undefined) throw this.#failure;

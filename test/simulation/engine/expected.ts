@@ -14,6 +14,7 @@ export const expected: readonly string[] = [
   "start failed",
   "restarted",
   "stopped in disorder",
+  "forced after a failed sync",
   "source changed",
   "source detached",
   "state active",

@@ -14,6 +14,8 @@ export class Media {
   bytes: Uint8Array;
   /** Of sectors written since the last sync: all versions, from the durable one to the present one. */
   readonly #versions = new Map<number, Uint8Array[]>();
+  /** Of sectors that a failed sync has given up: what the medium has; the cache still shows what was written. */
+  readonly #lost = new Map<number, Uint8Array>();
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
@@ -29,7 +31,10 @@ export class Media {
     const first = Math.floor(offset / sectorBytes);
     const last = Math.ceil(end / sectorBytes);
     for (let sector = first; sector < last; sector++) {
-      if (!this.#versions.has(sector)) this.#versions.set(sector, [this.#sector(sector)]);
+      if (!this.#versions.has(sector)) {
+        this.#versions.set(sector, [this.#lost.get(sector) ?? this.#sector(sector)]);
+      }
+      this.#lost.delete(sector);
     }
     this.bytes.set(data, offset);
     for (let sector = first; sector < last; sector++) this.#versions.get(sector)!.push(this.#sector(sector));
@@ -55,8 +60,32 @@ export class Media {
     }
   }
 
+  /**
+   * A sync that covers this failed: as Linux does it, what it was to store is given up and called clean, so that no
+   * later sync stores it, while it can still be read.
+   */
+  giveUp(covered: Covered): void {
+    for (const [sector, count] of covered) {
+      const versions = this.#versions.get(sector);
+      if (versions === undefined || versions.length < count) continue;
+      if (versions.length > count) {
+        versions.splice(1, count - 1);
+      } else {
+        this.#lost.set(sector, versions[0]);
+        this.#versions.delete(sector);
+      }
+    }
+  }
+
+  /** What was given up is no longer in the cache either. */
+  evict(): void {
+    for (const [sector, bytes] of this.#lost) this.bytes.set(bytes, sector * sectorBytes);
+    this.#lost.clear();
+  }
+
   /** Each sector holds one of its versions. */
   losePower(random: Random): void {
+    this.evict();
     // Mostly mixed; sometimes nothing of what was not synced, or all of it.
     const luck = [0, 1, undefined, undefined][random.below(4)];
     for (const [sector, versions] of this.#versions) {
@@ -69,6 +98,7 @@ export class Media {
   /** What would be left if the power failed now and nothing of what was not synced had been stored. */
   durableBytes(): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(this.bytes);
+    for (const [sector, lost] of this.#lost) bytes.set(lost, sector * sectorBytes);
     for (const [sector, [oldest]] of this.#versions) bytes.set(oldest, sector * sectorBytes);
     return bytes;
   }
@@ -77,6 +107,7 @@ export class Media {
   clear(): void {
     this.bytes = new Uint8Array(0);
     this.#versions.clear();
+    this.#lost.clear();
   }
 
   #sector(number: number): Uint8Array {

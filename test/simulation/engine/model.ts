@@ -130,10 +130,13 @@ export class Model {
     this.#reads.delete(read);
   }
 
-  /** The engine died: what it had not answered may have happened, and what nobody acknowledged may go again. */
+  /** The engine died: what it had not answered may have happened. */
   engineDied(): void {
     this.#reads.clear();
-    this.#cut((write) => !(write.isObservation && !write.isFlushed));
+    const now = this.#tick++;
+    for (const writes of this.#grains) {
+      for (const write of writes) if (write.end === Infinity) write.end = now;
+    }
   }
 
   /** What was not flushed may be gone, or not. */
@@ -142,6 +145,7 @@ export class Model {
     const now = this.#tick++;
     this.#grains.forEach((writes, grain) => {
       const left = writes.filter((write) =>
+        !(write.isObservation && !write.isFlushed) &&
         !writes.some((later) => later.isAcknowledged && later.isFlushed && later.begin > write.end)
       );
       this.#grains[grain] = left.map((write) => ({
@@ -162,14 +166,6 @@ export class Model {
         write.isFlushed ? ", flushed" : ""
       })`
     ).join("; ");
-  }
-
-  #cut(keep: (write: Write) => boolean): void {
-    const now = this.#tick++;
-    this.#grains.forEach((writes, grain) => {
-      for (const write of writes) if (write.end === Infinity) write.end = now;
-      this.#grains[grain] = writes.filter(keep);
-    });
   }
 
   #checkGrain(read: Pending, grain: number, word: number): void {

@@ -29,6 +29,8 @@ export interface Machine extends Setting {
   kill(when: string): void;
   /** How long the next life may be, in writes to the map's files. */
   takeWritesLeft(): number;
+  /** Whether the user gives up what was not flushed, for the engine to start. */
+  readonly isForced: boolean;
 }
 
 export class EngineProcess {
@@ -106,7 +108,7 @@ export class EngineProcess {
       files.live.clear();
       store = await ResidencyStore.create(files, { ...identity, localZero: scenario.localZero });
     } else {
-      store = await ResidencyStore.open(files, identity);
+      store = await ResidencyStore.open(files, identity, world.isForced);
     }
     if (life.isDead) throw new Killed();
     world.rules.opened(store);

@@ -3,7 +3,7 @@
  * wrong. Everything that happens is drawn from the seed, so that the same seed always goes the same way.
  */
 import { Random } from "../../engine/memory.ts";
-import { MapError } from "../../../src/engine/residency-store.ts";
+import { LiveMapError, MapError, SyncFailedError } from "../../../src/engine/residency-store.ts";
 import { SimClock } from "../clock.ts";
 import type { SimDisk } from "./disk.ts";
 import { type Fault, Faults } from "./faults.ts";
@@ -41,6 +41,8 @@ export class World {
   isPaused = false;
   isStopping = false;
   bytesPerSecond: number | undefined;
+  /** What was not flushed is given up: a sync of the disk failed. */
+  isForced = false;
   events = 0;
   #requestsLeft: number;
   #failure: Error | undefined;
@@ -125,10 +127,16 @@ export class World {
   losePower(): void {
     this.kill("by a power failure");
     this.faults.count("fault powerLoss");
+    this.#failPower();
+  }
+
+  #failPower(): void {
     this.boots++;
     this.disk.losePower(this.random);
     this.durableMap.losePower(this.random);
-    this.liveMap.clear();
+    // Memory; or a folder that somebody chose.
+    if (this.random.chance(0.7)) this.liveMap.clear();
+    else this.liveMap.losePower(this.random);
     this.model.powerFailed();
   }
 
@@ -147,6 +155,7 @@ export class World {
         this.#isStarting = false;
         if (!engine.isAlive) return this.start();
         this.engine = engine;
+        this.isForced = false;
         this.rules.started(engine);
       },
       (error: Error) => {
@@ -209,11 +218,27 @@ export class World {
 
   #cannotStart(error: Error): void {
     // A killed one, or one whose map cannot be written at the moment.
+    const isGivenUp = error instanceof SyncFailedError || (this.isForced && error instanceof LiveMapError);
+    if (isGivenUp) return this.#goOnWithoutUnflushed();
     if (error instanceof MapError && !this.rules.hasStarted) return this.#makeAnew();
     const isExplained = this.life!.isDead || this.faults.excuse(0, "mapFull");
     if (!isExplained) return this.fail(error);
     this.life!.isDead = true;
     this.faults.count("start failed");
+    this.clock.after(20, () => this.start());
+  }
+
+  /** As status advises: the machine is restarted, or the engine, with --force. */
+  #goOnWithoutUnflushed(): void {
+    this.life!.isDead = true;
+    if (this.random.chance(0.5)) {
+      this.#failPower();
+    } else {
+      this.faults.count("forced after a failed sync");
+      this.isForced = true;
+      this.disk.evict();
+      this.model.powerFailed();
+    }
     this.clock.after(20, () => this.start());
   }
 

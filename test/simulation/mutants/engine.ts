@@ -16,7 +16,10 @@ const acknowledgedMap = `      this.#writeHeader("durable");
 export const mutants: Readonly<Record<string, readonly Edit[]>> = {
   "residency is made durable before its data": [{
     file: "residency-store.ts",
-    from: `      await syncData();
+    from: `      await syncData().catch((error) => {
+        this.#noteFailedSync();
+        throw error;
+      });
       if (pages.length === 0) return;`,
     to: "      if (pages.length === 0) return await syncData();",
   }, {
@@ -160,6 +163,21 @@ export const mutants: Readonly<Record<string, readonly Edit[]>> = {
   "a marked page is forgotten when a checkpoint fails": [{
     file: "residency-store.ts",
     from: "      for (const page of pages) this.#markDirty(page);\n",
+    to: "",
+  }],
+  "a failed sync of the disk is forgotten by the next engine": [{
+    file: "residency-store.ts",
+    from: `    this.#tryToWriteHeader("live");
+  }
+
+  #tryToWriteHeader`,
+    to: `  }
+
+  #tryToWriteHeader`,
+  }],
+  "a live map of before a power failure is believed": [{
+    file: "map-choice.ts",
+    from: "live.header.bootId === bootId && ",
     to: "",
   }],
   "a demand in the queue fetches what was written meanwhile": [{
