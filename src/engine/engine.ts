@@ -128,6 +128,7 @@ export class Engine {
       overwrittenBytes: bytes(map.overwrittenCount),
       rateBytesPerSecond: Math.round(rate),
       etaSeconds: volume.sync.state === "running" || absentBytes === 0 ? etaSeconds(absentBytes, rate) : null,
+      isActivating: volume.isActivating,
       sync: volume.sync.state,
       limitBytesPerSecond: volume.sync.bytesPerSecond === Infinity ? null : volume.sync.bytesPerSecond,
       isConnected: this.#source.isConnected,

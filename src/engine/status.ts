@@ -17,6 +17,8 @@ export interface EngineStatus {
   readonly overwrittenBytes: number;
   readonly rateBytesPerSecond: number;
   readonly etaSeconds: number | null;
+  /** The hand-off is being written down: it may have happened by the next look. */
+  readonly isActivating: boolean;
   readonly sync: SyncState;
   /** Limit of the background sync; null for none. */
   readonly limitBytesPerSecond: number | null;

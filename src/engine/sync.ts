@@ -104,7 +104,6 @@ export class Sync {
     if (this.#state === "paused") this.#state = "idle";
   }
 
-  /** @param bytesPerSecond Infinity for no limit */
   /** The limit; Infinity for none. */
   get bytesPerSecond(): number {
     return this.#deps.bucket.bytesPerSecond;

@@ -126,6 +126,11 @@ export class Volume implements BlockDevice {
     return this.#store.activated;
   }
 
+  /** The hand-off is being written down. */
+  get isActivating(): boolean {
+    return this.#activating !== undefined;
+  }
+
   /** Every block is resident and durable: the source is no longer needed. */
   get isSynced(): boolean {
     return this.#isSynced;

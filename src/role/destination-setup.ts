@@ -1,7 +1,7 @@
 /** Setting one volume up at the destination, and taking it away again. */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import { engineFiles, readStoredStatus, type SourceExport } from "../engine/mod.ts";
+import { engineFiles, type EngineStatus, readStoredStatus, type SourceExport } from "../engine/mod.ts";
 import { removeFileDurably } from "../lib/atomic-file.ts";
 import { PreconditionError } from "../lib/errors.ts";
 import type { DestinationRecord } from "./destination-journal.ts";
@@ -124,7 +124,12 @@ export async function endBeforeHandOff(records: DestinationRecords, id: string):
 /** Whether the hand-off has happened, as far as can be told. */
 export async function isActivated(records: DestinationRecords, id: string): Promise<boolean> {
   const status = await engineStatus(records.folders(id));
-  return status === undefined ? storedActivation(records, id) : status.state !== "attached";
+  return status === undefined ? storedActivation(records, id) : isHandedOver(status);
+}
+
+/** The hand-off has happened, or is being written down at this moment. */
+export function isHandedOver({ state, isActivating }: EngineStatus): boolean {
+  return state !== "attached" || isActivating;
 }
 
 /** The same, as far as the maps on disk tell: for when no engine runs. */

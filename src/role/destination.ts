@@ -28,6 +28,7 @@ import { noteEnded, readEnded } from "./ended.ts";
 import { readHostId } from "./host-id.ts";
 import {
   endBeforeHandOff,
+  isHandedOver,
   leaveSource,
   requirePlanned,
   setUpVolume,
@@ -350,7 +351,7 @@ export class DestinationRole {
       engine,
       hung,
       stored: engine === null ? readStoredStatus(folders) ?? null : null,
-      isActivated: engine === null ? storedActivation(this.#records, id) : engine.state !== "attached",
+      isActivated: engine === null ? storedActivation(this.#records, id) : isHandedOver(engine),
       driver: readDriver(this.#folders, id),
     };
   }

@@ -166,6 +166,7 @@ function removeFolder(path: string): void {
 
 /** Somebody may make a folder in it at this moment: then it stays. */
 function removeIfEmpty(path: string): void {
+  if (!existsSync(path) || readdirSync(path).length > 0) return;
   try {
     rmdirSync(path);
   } catch (error) {

@@ -11,14 +11,24 @@ import { oneSided, replayCommand, type Report, type Verdict } from "./target.ts"
 import { targets } from "./targets.ts";
 import type { Turn, TurnDone } from "./turns.ts";
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: "string", default: "10" },
-    only: { type: "string", multiple: true },
-    seed: { type: "string" },
-    path: { type: "string" },
-  },
-});
+const usage = "npm run fuzz -- [--minutes 10] [--only NAME]... [--seed N --path P]";
+const { values } = readArguments();
+
+function readArguments() {
+  try {
+    return parseArgs({
+      options: {
+        minutes: { type: "string", default: "10" },
+        only: { type: "string", multiple: true },
+        seed: { type: "string" },
+        path: { type: "string" },
+      },
+    });
+  } catch (error) {
+    console.error(`${(error as Error).message}\n${usage}`);
+    process.exit(2);
+  }
+}
 const turnMs = 2000;
 const hangMs = 30_000;
 /** Below this the shares of accepted and refused inputs say little. */

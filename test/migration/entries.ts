@@ -15,6 +15,7 @@ export const engine: EngineStatus = {
   overwrittenBytes: 50,
   rateBytesPerSecond: 10,
   etaSeconds: 50,
+  isActivating: false,
   sync: "running",
   limitBytesPerSecond: null,
   isConnected: true,

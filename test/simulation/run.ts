@@ -14,19 +14,32 @@ import { features } from "./engine/scenario.ts";
 import { replayCommand, shrink } from "./engine/shrink.ts";
 import { runSeed } from "./engine/simulate.ts";
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: "string" },
-    seeds: { type: "string" },
-    from: { type: "string" },
-    seed: { type: "string" },
-    without: { type: "string", default: "" },
-    requests: { type: "string" },
-  },
-});
+const help = `npm run simulate -- --minutes 60 [--from SEED]     seeds from a random one on
+npm run simulate -- --seeds 1000 [--from SEED]     so many
+npm run simulate -- --seed 123 [--without FEATURE,...] [--requests N]     one again
+features: ${features.join(" ")}`;
+
+const { values } = readArguments();
+
+function readArguments() {
+  try {
+    return parseArgs({
+      options: {
+        minutes: { type: "string" },
+        seeds: { type: "string" },
+        from: { type: "string" },
+        seed: { type: "string" },
+        without: { type: "string", default: "" },
+        requests: { type: "string" },
+      },
+    });
+  } catch (error) {
+    usage((error as Error).message);
+  }
+}
 
 function usage(problem: string): never {
-  console.error(`${problem}; see the head of test/simulation/run.ts`);
+  console.error(`${problem}\n${help}`);
   process.exit(2);
 }
 
@@ -40,7 +53,7 @@ function number(name: "minutes" | "seeds" | "from" | "seed" | "requests"): numbe
 
 const without = values.without.split(",").filter((name) => name !== "");
 const unknown = without.filter((name) => !(features as readonly string[]).includes(name));
-if (unknown.length > 0) usage(`there is no feature ${unknown.join(", ")}: ${features.join(", ")}`);
+if (unknown.length > 0) usage(`there is no feature ${unknown.join(", ")}`);
 
 const one = number("seed");
 process.exitCode = one === undefined ? await runMany() : await runOne(one);
@@ -65,6 +78,7 @@ async function runMany(): Promise<number> {
   const startedMs = performance.now();
   let [count, events, simulatedMs, failed] = [0, 0, 0, 0];
   let toldMs = startedMs;
+  console.log(`seeds from ${from} on; a process that hangs has got as far as it last said`);
   while (count < seeds && performance.now() < endMs) {
     const outcome = await runSeed(from + count++);
     events += outcome.events;
@@ -78,10 +92,11 @@ async function runMany(): Promise<number> {
     }
     if (performance.now() - toldMs > 60_000) {
       toldMs = performance.now();
-      console.log(`${count} seeds, ${failed} failed`);
+      console.log(`${count} seeds, up to ${from + count - 1}, ${failed} failed`);
     }
   }
   const seconds = (performance.now() - startedMs) / 1000;
+  console.log("what was reached, and how often:");
   for (const [what, times] of [...reached].sort()) console.log(`${String(times).padStart(10)}  ${what}`);
   console.log(
     `${count} seeds from ${from} on in ${seconds.toFixed(0)} s, ${(count / seconds).toFixed(0)} a second; ` +

@@ -195,6 +195,7 @@ export class EngineModel implements Engine {
       sync: !this.activated ? "idle" : this.#isSynced ? "done" : this.#isPaused ? "paused" : "running",
       limitBytesPerSecond: this.#limit,
       isConnected: this.#isConnected,
+      isActivating: false,
       isSourceDetached: this.#isDetached,
       sourceError: this.#isConnected ? null : "no answer",
       lastError: null,
