@@ -176,4 +176,32 @@ test("a part is asked of the device when the one before was taken; others wait u
   });
 });
 
+test("parts of a read in one piece are sent in order, whichever the device would have ready first", async () => {
+  const device = new MemoryDevice(content.length);
+  device.bytes.set(content);
+  // Room for several parts at once; each but the last one takes longer than the one after it.
+  const server = new NbdServer(device, {
+    maxBytes: 16 * mebibyte,
+    maxConnections: 2,
+    maxBytesPerConnection: 4 * mebibyte,
+  });
+  let calls = 0;
+  device.before = async () => {
+    for (let turns = calls++ % 2 === 0 ? 2000 : 0; turns > 0; turns--) await new Promise(setImmediate);
+  };
+  const path = join(tempFolder("nbd"), "s");
+  await server.listen(path);
+  const client = await RawClient.ready(path, { structured: false });
+  try {
+    const length = 8 * mebibyte;
+    const { error, data } = await client.request({ type: command.read, offset, length }, length);
+    assert.is(error, 0);
+    assert.ok(data.equals(content.subarray(offset, offset + length)));
+    assert.ok(calls >= 8, "it was divided");
+  } finally {
+    client.close();
+    await server.close();
+  }
+});
+
 test.run();
