@@ -13,6 +13,11 @@ export interface DiskWorld {
   readonly diskMs: number;
   /** Throws if nothing may be written now. */
   mayWrite(): void;
+  /**
+   * A sync has failed. Between the system's word of that and the process's note of it nobody can see to it that a
+   * kill does no harm, so here none comes between.
+   */
+  syncFailed(): void;
 }
 
 /** Bytes that are still to be stored: of a request under way. */
@@ -72,6 +77,7 @@ export class SimDisk implements LocalDisk {
     if (this.#failure === undefined && this.#world.faults.has("syncErrors")) {
       this.#world.faults.meet("syncErrors");
       this.#media.giveUp(covered);
+      this.#world.syncFailed();
       this.#failure = failure("EIO");
     }
     if (this.#failure !== undefined) throw this.#failure;

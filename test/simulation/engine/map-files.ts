@@ -6,8 +6,8 @@ import type { Media } from "./media.ts";
 export class Killed extends Error {}
 
 export interface MapWorld extends DiskWorld {
-  /** Called before each write; throws Killed when the process is (or has been) killed. */
-  beforeWrite(): void;
+  /** Called before each write; throws Killed when the process is (or has been) killed. True: it cannot fail. */
+  beforeWrite(): boolean;
 }
 
 export class SimMapFile implements MapFile {
@@ -26,8 +26,7 @@ export class SimMapFile implements MapFile {
   }
 
   writeNow(offset: number, data: Uint8Array): void {
-    this.#world.beforeWrite();
-    this.#mayBeFull();
+    if (!this.#world.beforeWrite()) this.#mayBeFull();
     this.#media.store(offset, data);
   }
 

@@ -82,7 +82,7 @@ export class EngineProcess {
   /** Opens (or makes) the map and the volume. Rejects as the engine's start would. */
   static async start(world: Machine): Promise<EngineProcess> {
     const { scenario, clock, random, faults } = world;
-    const life: Life = { isDead: false, writesLeft: world.takeWritesLeft() };
+    const life: Life = { isDead: false, writesLeft: world.takeWritesLeft(), sureWrites: 0 };
     world.life = life;
     let store: ResidencyStore | undefined;
     const shared = {
@@ -91,9 +91,12 @@ export class EngineProcess {
       faults,
       diskMs: scenario.diskMs,
       mayWrite: () => world.rules.mayWrite(store),
+      syncFailed: () => life.sureWrites = 1,
       beforeWrite: () => {
+        if (life.sureWrites > 0 && !life.isDead) return life.sureWrites-- > 0;
         if (!life.isDead && life.writesLeft-- <= 0) world.kill("while it wrote its map");
         if (life.isDead) throw new Killed();
+        return false;
       },
     };
     const disk = new SimDisk(world.disk, shared);
@@ -135,4 +138,6 @@ export interface Life {
   isDead: boolean;
   /** Writes to its map files until it is killed. */
   writesLeft: number;
+  /** Writes to them that nothing prevents. */
+  sureWrites: number;
 }
