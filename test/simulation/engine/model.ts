@@ -25,6 +25,8 @@ export interface Write {
   end: Tick;
   isAcknowledged: boolean;
   isFlushed: boolean;
+  /** The engine answered with an error. */
+  isRefused: boolean;
   /** A read saw its content: made up then, as if it had been written during the read. */
   readonly isObservation: boolean;
   readonly from: number;
@@ -84,6 +86,7 @@ export class Model {
   end(write: Write, isAcknowledged: boolean): void {
     write.end = this.#tick++;
     write.isAcknowledged = isAcknowledged;
+    write.isRefused = !isAcknowledged;
     for (let grain = write.from; grain < write.to; grain++) this.#prune(grain);
   }
 
@@ -130,13 +133,16 @@ export class Model {
     this.#reads.delete(read);
   }
 
-  /** The engine died: what it had not answered may have happened. */
+  /** The engine died: what it had not answered may have happened; what it had refused may go, although it was read. */
   engineDied(): void {
     this.#reads.clear();
     const now = this.#tick++;
-    for (const writes of this.#grains) {
+    this.#grains.forEach((writes, grain) => {
       for (const write of writes) if (write.end === Infinity) write.end = now;
-    }
+      this.#grains[grain] = writes.filter((write) =>
+        !(write.isObservation && write.isRefused && !write.isFlushed)
+      );
+    });
   }
 
   /** What was not flushed may be gone, or not. */
@@ -154,6 +160,7 @@ export class Model {
         end: now,
         isAcknowledged: false,
         isFlushed: false,
+        isRefused: false,
         isObservation: false,
       }));
     });
@@ -194,6 +201,7 @@ export class Model {
       end,
       isAcknowledged: true,
       isFlushed: false,
+      isRefused: seen.isRefused,
       isObservation: true,
       from: grain,
       to: grain + 1,
@@ -217,6 +225,7 @@ export class Model {
       end: Infinity,
       isAcknowledged: false,
       isFlushed: false,
+      isRefused: false,
       isObservation: false,
       from,
       to,
