@@ -1,12 +1,6 @@
 /** Breaks to plant into a copy of the initiator, each of which the simulation has to find. */
 
-export interface Edit {
-  /** In src/iscsi-initiator. */
-  readonly file: string;
-  /** Text that is there exactly once. */
-  readonly from: string;
-  readonly to: string;
-}
+import type { Edit } from "../mutants/plant.ts";
 
 export const breaks: Readonly<Record<string, readonly Edit[]>> = {
   "a read is answered when its data is there, before GOOD": [{

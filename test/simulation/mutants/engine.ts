@@ -1,12 +1,6 @@
 /** Bugs to plant into a copy of the engine, one at a time, each of which the simulation has to find. */
 
-export interface Edit {
-  /** In src/engine. */
-  readonly file: string;
-  /** Text that is there exactly once. */
-  readonly from: string;
-  readonly to: string;
-}
+import type { Edit } from "./plant.ts";
 
 const acknowledgedMap = `      this.#writeHeader("durable");
       await durable.sync();
