@@ -16,7 +16,10 @@ export interface Context {
 }
 
 /** What both hosts know of one migration. A host that cannot be reached is a problem in the view, no error. */
-export async function observe({ source, destination }: Context, id: string): Promise<View> {
+export async function observe(
+  { source, destination }: Pick<Context, "source" | "destination">,
+  id: string,
+): Promise<View> {
   const askSource = () => reached(() => source.ask("source.list", { id }, lookOptions(source)));
   const [first, destinations] = await Promise.all([
     askSource(),

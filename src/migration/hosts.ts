@@ -3,7 +3,7 @@ import { FailedError } from "../lib/errors.ts";
 import type { MigrationStatus } from "../report/mod.ts";
 import type { DestinationEntry, Endpoint, Host, SourceEntry } from "../role/mod.ts";
 import type { AddressBook } from "./address-book.ts";
-import { endedStatusAt, lookOptions, reached } from "./context.ts";
+import { endedStatusAt, lookOptions, observe, reached } from "./context.ts";
 import { checkedHost, isSameHost, unknownHost, type Wanted } from "./other-host.ts";
 import { sorted, statusOf } from "./status.ts";
 import { destinationsOf, type View, viewsOf } from "./view.ts";
@@ -87,23 +87,28 @@ export async function allStatuses(hosts: Hosts): Promise<MigrationStatus[]> {
     // It has ended, if everybody was asked.
     if (problems.length === 0) hosts.book.remove(id);
   }
-  return sorted(await Promise.all(views.map((view) => completed(hosts, all, view))));
+  return sorted((await Promise.all(views.map((view) => completed(hosts, all, view)))).flat());
 }
 
-/** Asks the destination of an export that no host so far has. */
-async function completed(hosts: Hosts, all: readonly Holdings[], view: View): Promise<MigrationStatus> {
-  if (destinationsOf(view).length > 0) return statusOf(view);
+/** Asks the destination of an export that no host so far has; empty if it has all ended meanwhile. */
+async function completed(hosts: Hosts, all: readonly Holdings[], view: View): Promise<MigrationStatus[]> {
+  if (destinationsOf(view).length > 0) return [statusOf(view)];
   const sources = view.disks.flatMap(({ source }) => source === undefined ? [] : [source]);
   const [{ source: here, destination: end }] = sources;
-  // Exported by hand, or the destination's part of it is gone.
-  if (end === null || isSameHost(here, end)) return statusOf(view);
+  // Exported by hand.
+  if (end === null) return [statusOf(view)];
+  const source = all.find((each) => each.sources.some(({ id }) => id === sources[0].id))!.host;
   const noted = hosts.book.find(view.id)?.destination;
-  const host = otherEnd(hosts, all, { end, of: `the destination of ${view.id}`, noted });
-  const isAsked = (each: Holdings) =>
-    each.host === host || (each.problem !== null && each.host.reach === host.reach);
-  const asked = all.find(isAsked) ?? await holdingsOf(host, view.id);
-  const [whole] = viewsOf(sources, asked.destinations).filter(({ id }) => id === view.id);
-  return statusOf({ ...whole, destinationProblem: asked.problem });
+  const destination = isSameHost(here, end)
+    ? source
+    : otherEnd(hosts, all, { end, of: `the destination of ${view.id}`, noted });
+  const silent = all.find(({ host, problem }) =>
+    problem !== null && (host === destination || host.reach === destination.reach)
+  );
+  if (silent !== undefined) return [statusOf({ ...view, destinationProblem: silent.problem })];
+  const whole = await observe({ source, destination }, view.id);
+  if (whole.sourceProblem !== null) return [statusOf({ ...view, sourceProblem: whole.sourceProblem })];
+  return whole.disks.length === 0 ? [] : [statusOf(whole)];
 }
 
 /** What is known of the end that no host was found to have. */

@@ -328,8 +328,9 @@ export class DestinationRole {
   }
 
   async #entry(id: string): Promise<DestinationEntry> {
-    const record = this.#records.read(id);
+    // The record last: that of a migration which ends meanwhile is gone then, and not joined to figures of nothing.
     const running = await this.#running(id);
+    const record = this.#records.read(id);
     const entry = entryOf(record, running);
     const isLost = running.engine !== null && record.state === "attached" && !isInPlace(record.path, record);
     return isLost ? { ...entry, problem: displaced(record.path).message } : entry;

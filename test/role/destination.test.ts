@@ -8,6 +8,7 @@ import { PreconditionError } from "../../src/lib/errors.ts";
 import { DestinationRecords } from "../../src/role/destination-records.ts";
 import { DestinationRole } from "../../src/role/destination.ts";
 import { knownDisk } from "../../src/role/disk-identity.ts";
+import { removeRoleFolders } from "../../src/role/layout.ts";
 import { tempFolder } from "../helpers/temp.ts";
 import { planOf } from "./plan.ts";
 
@@ -17,7 +18,7 @@ function newRole() {
   const folder = tempFolder();
   const folders = { state: join(folder, "state"), run: join(folder, "run") };
   for (const each of Object.values(folders)) mkdirSync(each, { mode: 0o700 });
-  return { folder, role: new DestinationRole(folders), records: new DestinationRecords(folders) };
+  return { folder, folders, role: new DestinationRole(folders), records: new DestinationRecords(folders) };
 }
 
 const credentials = { user: "u", secret: "0123456789abcdef" };
@@ -72,6 +73,15 @@ test("the first disk, where the driver's place is, ends last", async () => {
   assert.is((await role.finish({ id: ids[1] })).isDone, true);
   assert.is((await role.finish({ id: ids[0] })).isDone, true);
   assert.equal(records.ids(), []);
+});
+
+test("a migration that ends while it is looked at is not listed with the figures of one that has nothing", async () => {
+  const { folder, folders, role } = newRole();
+  await role.plan(planOf(join(folder, "disk"), {}));
+  assert.equal((await role.list({})).map(({ id }) => id), ["abcd1234"]);
+  const listed = role.list({});
+  removeRoleFolders(folders, "destination", "abcd1234");
+  assert.equal(await listed, []);
 });
 
 test.run();

@@ -1,0 +1,44 @@
+/** What is told of a migration whose two roles are asked one after the other. */
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import { AddressBook } from "../../src/migration/address-book.ts";
+import { allStatuses } from "../../src/migration/hosts.ts";
+import type { Host, SourceEntry } from "../../src/role/mod.ts";
+import { tempFolder } from "../helpers/temp.ts";
+import { source } from "./entries.ts";
+
+const test = suite("hosts");
+
+const atNode2 = { host: "node2", path: "/dst", reach: "node2", hostId: "two" };
+const exported = { ...source, destination: atNode2, source: { ...source.source, hostId: "one" } };
+
+/** A host that gives these lists of exports, one after the other, the last one for ever; and has no destination. */
+function hostWith(reach: string | null, hostId: string, lists: SourceEntry[][]): Host {
+  const answers = lists.values();
+  let last: SourceEntry[] = [];
+  const ask = (name: string) =>
+    Promise.resolve(name === "source.list" ? last = answers.next().value ?? last : []);
+  const facts = () => Promise.resolve({ hostId });
+  return { reach, ask, facts, close: () => Promise.resolve() } as unknown as Host;
+}
+
+async function statusesOf(lists: SourceEntry[][]) {
+  const hosts = [hostWith(null, "one", lists), hostWith("node2", "two", [])];
+  const at = (reach: string | null) => hosts.find((host) => host.reach === reach)!;
+  return await allStatuses({ at, book: new AddressBook(tempFolder()), named: [] });
+}
+
+test("an export whose destination knows nothing of it can be taken away", async () => {
+  const [status, ...others] = await statusesOf([[exported]]);
+  assert.equal(others, []);
+  assert.is(status?.phase, "exported");
+  assert.match(status.lastError!, "its destination, node2, knows nothing of it: dlsm abort abcd1234");
+});
+
+test("one that ended after its export was listed, and before its destination was asked, is not told of", async () => {
+  assert.equal(await statusesOf([[exported], []]), []);
+  const here = { ...exported, destination: { ...exported.source, path: "/dst" } };
+  assert.equal(await statusesOf([[here], []]), [], "both on one host");
+});
+
+test.run();
