@@ -1,7 +1,7 @@
 /** The command line: finds the command, checks its arguments strictly, runs it, and gives the exit code. */
 import { stripVTControlCharacters } from "node:util";
 import { type ArgsDef, renderUsage, runCommand, type SubCommandsDef } from "citty";
-import { DlsmError, exitCodes, PreconditionError, shortageOf, UsageError } from "../lib/errors.ts";
+import { DlsmError, exitCodes, PreconditionError, refusalOf, UsageError } from "../lib/errors.ts";
 import { version } from "../lib/version.ts";
 import { createReporter } from "../report/mod.ts";
 import { checkArguments, unknownCommand } from "./arguments.ts";
@@ -50,7 +50,7 @@ export async function main(rawArgs: readonly string[]): Promise<number> {
   try {
     return await run(rawArgs);
   } catch (cause) {
-    const error = shortageOf(cause) ?? cause;
+    const error = refusalOf(cause) ?? cause;
     createReporter(isJson).error(error);
     return error instanceof DlsmError ? error.exitCode : exitCodes.failed;
   }

@@ -4,6 +4,7 @@ import { runFolder, stateFolder } from "../lib/paths.ts";
 import {
   AddressBook,
   type Context,
+  destinationsOf,
   Driver,
   findHosts,
   handOffNew,
@@ -141,9 +142,10 @@ export async function goOn(
   const { reporter } = session;
   const { book } = session.hosts;
   const command = book.find(id)?.handoffCommand ?? null;
-  let isHandedOver;
+  let isHandedOver, isHeld;
   try {
     const view = await observeKnown(session, id);
+    isHeld = destinationsOf(view).some(({ options }) => options.holdCutover || options.keepSource);
     isHandedOver = await handOffNew(session, view, { isForced: options.force, command });
     if (isHandedOver) book.forgetCommand(id);
   } catch (error) {
@@ -162,6 +164,9 @@ export async function goOn(
   }
   if (!isHandedOver) {
     reporter.message("info", `when its user has stopped on the source: dlsm activate ${id}`);
+  }
+  if (isHeld) {
+    reporter.message("info", `${id}: when all of it is here, its cut-over waits for dlsm cutover ${id}`);
   }
   await follow(session, id);
 }
@@ -188,7 +193,7 @@ export async function follow(session: Session & Context, id: string): Promise<vo
   }
 }
 
-function report(reporter: Reporter, id: string, { end, status, comparedBytes }: Outcome): void {
+function report(reporter: Reporter, id: string, { end, status }: Outcome): void {
   if (status === undefined || end === "gone") throw new FailedError(`${id} was ended by another command`);
-  reporter.result(summaryOf(status, comparedBytes, Date.now()));
+  reporter.result(summaryOf(status, Date.now()));
 }

@@ -3,11 +3,7 @@ import { formatDuration, formatSize } from "../lib/units.ts";
 import type { MigrationStatus, Summary } from "../report/mod.ts";
 
 /** @param nowMs the time, as Date.now() gives it */
-export function summaryOf(
-  status: MigrationStatus,
-  comparedBytes: number | undefined,
-  nowMs: number,
-): Summary {
+export function summaryOf(status: MigrationStatus, nowMs: number): Summary {
   const lines = [`${status.id} done: ${status.source.path} is now ${status.destination.path}`];
   for (const disk of status.disks) {
     const { demand, readahead, sync } = disk.fetchedBytes;
@@ -25,10 +21,17 @@ export function summaryOf(
   // Of two hosts' clocks, or of one that was set meanwhile: then it is not known.
   const differenceMs = nowMs - Date.parse(status.createdAt);
   const tookMs = differenceMs >= 0 ? differenceMs : null;
-  if (comparedBytes !== undefined) {
-    lines.push(`  verified     ${formatSize(comparedBytes)}: both sides have the same hashes`);
+  const verifiedBytes = verifiedBytesOf(status);
+  if (verifiedBytes !== null) {
+    lines.push(`  verified     ${formatSize(verifiedBytes)}: both sides have the same hashes`);
   }
   if (tookMs !== null) lines.push(`  took         ${formatDuration(tookMs)}`);
   const tookSeconds = tookMs === null ? null : tookMs / 1000;
-  return { json: { ...status, verifiedBytes: comparedBytes ?? null, tookSeconds }, lines };
+  return { json: { ...status, verifiedBytes, tookSeconds }, lines };
+}
+
+/** What was compared of all disks, and found to be the same; null if that was not done for each. */
+function verifiedBytesOf({ disks }: MigrationStatus): number | null {
+  if (!disks.every(({ verified }) => verified === "same")) return null;
+  return disks.reduce((sum, { verifiedBytes }) => sum + verifiedBytes, 0);
 }

@@ -39,13 +39,13 @@ export function checkReads({ reads, readBytes, differences }: Account): Check {
 }
 
 /** The hashes were compared when everything was there, before the source was released. */
-export function checkHashes(comparedBytes: number | undefined): Check {
+export function checkHashes({ verified, verifiedBytes }: DiskStatus): Check {
   return {
     name: "hashes",
-    isPassed: comparedBytes !== undefined,
-    text: comparedBytes === undefined
-      ? "the hashes of the two sides were not compared"
-      : `both sides have the same hashes (${formatSize(comparedBytes)} that was not written here)`,
+    isPassed: verified === "same",
+    text: verified === "same"
+      ? `both sides have the same hashes (${formatSize(verifiedBytes)} that was not written here)`
+      : "the hashes of the two sides were not compared",
   };
 }
 

@@ -104,7 +104,7 @@ async function demonstrate(
     const surroundings = { programs, folder, signal };
     const checks = [
       checkReads(moved.account),
-      checkHashes(moved.comparedBytes),
+      checkHashes(moved.status),
       checkMovedOnce(moved.status),
       await checkFileSystem("destination.img", surroundings),
       await checkFiles("destination.img", disk.checksums, surroundings),

@@ -49,7 +49,6 @@ export interface Moved {
   readonly tookMs: number;
   /** At the end. */
   readonly status: DiskStatus;
-  readonly comparedBytes: number | undefined;
   /** Engine and tgtd, as they ran. */
   readonly processes: readonly ProcessId[];
 }
@@ -118,14 +117,13 @@ class Move {
       });
       const processes = processesOf(folders);
       const used = await this.#use(id);
-      const { end, status, comparedBytes } = await driving;
+      const { end, status } = await driving;
       if (end !== "done" || status === undefined) throw new FailedError("the migration went away");
       return {
         account: this.#account,
         ...used,
         tookMs: performance.now() - this.#startedAt,
         status: status.disks[0],
-        comparedBytes,
         processes,
       };
     } catch (error) {

@@ -56,7 +56,7 @@ function jsonOf(result: DemoResult, isPassed: boolean): unknown {
     refetchedBytes,
     holeBytes,
     overwrittenBytes,
-    verifiedBytes: result.comparedBytes ?? null,
+    verifiedBytes: status.verified === "same" ? status.verifiedBytes : null,
     moveSeconds: result.tookMs / 1000,
     tookSeconds: result.tookAllMs / 1000,
     checks: result.checks.map(({ name, isPassed, text }) => ({ name, passed: isPassed, text })),

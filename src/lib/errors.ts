@@ -99,17 +99,26 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** A limit of open files that was reached, as an error for people; undefined for every other error. */
-export function shortageOf(error: unknown): FailedError | undefined {
+/** What the system can refuse at any time and is nobody's bug: what it is, and what to do before trying again. */
+const refusals: Readonly<Record<string, readonly [what: string, remedy: string]>> = {
+  EMFILE: ["dlsm has as many files open as it may", "raise the limit (ulimit -n, LimitNOFILE= of a unit)"],
+  ENFILE: ["the machine has too many open files", "raise fs.file-max, or end what has so many open"],
+  ENOSPC: ["a file system is full", "make space there"],
+  EDQUOT: ["this user's quota is used up", "make space there, or raise the quota"],
+  EROFS: ["a file system is read-only", "make it writable, and see dmesg if it should be"],
+  EACCES: ["this user may not do that", "become root, or a user who may"],
+  EPERM: ["this user may not do that", "become root, or a user who may"],
+  EIO: ["a disk failed", "see dmesg, and mend it"],
+  ENOMEM: ["the machine has no memory left", "end what has so much of it"],
+};
+
+/** What the system refused, as an error for people; undefined for every other error. */
+export function refusalOf(error: unknown): FailedError | undefined {
   const code = errnoCode(error);
-  if (code !== "EMFILE" && code !== "ENFILE") return undefined;
-  const whose = code === "EMFILE"
-    ? "dlsm has as many files open as it may"
-    : "the machine has too many open files";
-  return new FailedError(`${whose}: ${messageOf(error)}`, {
-    hint: code === "EMFILE"
-      ? "raise the limit (ulimit -n, LimitNOFILE= of a unit), and give the command again"
-      : "raise fs.file-max, or end what has so many open, and give the command again",
+  if (code === undefined || !Object.hasOwn(refusals, code)) return undefined;
+  const [what, remedy] = refusals[code];
+  return new FailedError(`${what}: ${messageOf(error)}`, {
+    hint: `${remedy}, and give the command again`,
     cause: error,
   });
 }

@@ -27,7 +27,6 @@ export interface Outcome {
   readonly end: "done" | "gone";
   /** The last status that was seen. */
   readonly status: MigrationStatus | undefined;
-  readonly comparedBytes: number | undefined;
 }
 
 export interface DriveOptions {
@@ -51,7 +50,6 @@ export class Driver {
   /** The last that was seen done to a source after its hand-off. */
   #danger: string | null = null;
   #status: MigrationStatus | undefined;
-  #comparedBytes: number | undefined;
 
   constructor(context: Context, id: string, options: DriveOptions) {
     this.#context = context;
@@ -67,7 +65,7 @@ export class Driver {
       for (;;) {
         signal.throwIfAborted();
         const end = await this.#turn();
-        if (end !== undefined) return { end, status: this.#status, comparedBytes: this.#comparedBytes };
+        if (end !== undefined) return { end, status: this.#status };
         await sleep(pollMs, undefined, { signal });
       }
     } catch (error) {
@@ -173,14 +171,7 @@ export class Driver {
       this.#countRestart("tgtd");
       this.#lostSinceMs.delete(step.id);
     }
-    const { isFinished = false, comparedBytes } = await doStep(
-      this.#context,
-      view,
-      step,
-      this.#options.handoffCommand,
-    );
-    if (comparedBytes !== undefined) this.#comparedBytes = (this.#comparedBytes ?? 0) + comparedBytes;
-    return isFinished;
+    return await doStep(this.#context, view, step, this.#options.handoffCommand);
   }
 
   #lost(view: View): Set<string> {

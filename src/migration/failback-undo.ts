@@ -3,6 +3,7 @@ import { FailedError, PreconditionError } from "../lib/errors.ts";
 import { migrationOf } from "../role/mod.ts";
 import { type Context, observe } from "./context.ts";
 import { requireBothHosts } from "./failback-check.ts";
+import { releaseAt } from "./steps.ts";
 import { destinationsOf, type DiskView, type View } from "./view.ts";
 
 /** The hosts as the migration that goes back has them. */
@@ -45,7 +46,7 @@ export async function undoFailback(context: Context, view: View, options: UndoOp
   const ids = disks.map(({ id }) => ({ id, as: backDiskOf(view.id, backId, id) }));
   for (const { id } of ids) await destination.ask("destination.unfreeze", { id });
   for (const { as } of ids.toReversed()) await source.ask("destination.abort", { id: as, force: false });
-  for (const { as } of ids) await destination.ask("source.release", { id: as, force: true });
+  for (const { as } of ids) await releaseAt(destination, as, context);
   for (const disk of disks) await fenceAgain(context, disk, options.isForced);
   for (const { id } of ids) await destination.ask("destination.thaw", { id });
   return true;

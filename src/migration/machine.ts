@@ -27,7 +27,7 @@
  * Setting up (export, attach) is only done by the command that planned it or by `resume`; all the rest by
  * whoever drives.
  */
-import { FailedError, PreconditionError } from "../lib/errors.ts";
+import { DifferenceError, FailedError, PreconditionError } from "../lib/errors.ts";
 import { type DestinationEntry, migrationOf } from "../role/mod.ts";
 import { destinationsOf, type DiskView, phaseOf, type View } from "./view.ts";
 
@@ -132,8 +132,8 @@ function diskStep(view: View, { id, source, destination }: DiskView, { lost }: C
   if (phaseOf(destination) === "synced") {
     if (options.verify && destination.verified === null) return step("verify");
     if (destination.verified === "different") {
-      throw new FailedError(`verification of ${view.id} found a difference`, {
-        hint: `look again with dlsm verify ${view.id}`,
+      throw new DifferenceError(`verification of ${view.id} found a difference`, {
+        hint: `the source's export is kept; dlsm verify ${view.id} looks again, and says where`,
       });
     }
     if (options.keepSource && !destination.mayCutOver) return undefined;

@@ -78,6 +78,9 @@ function diskStatus(entry: DestinationEntry, source: SourceEntry | undefined): D
     refetchedBytes: engine?.refetchedBytes ?? 0,
     holeBytes: engine?.holeBytes ?? 0,
     overwrittenBytes: engine?.overwrittenBytes ?? 0,
+    // Not in what older versions remember of migrations that have ended.
+    verified: entry.verified ?? null,
+    verifiedBytes: entry.verifiedBytes ?? 0,
     nbdUri: engine === null ? null : nbdUriOf(entry.nbdSocket),
     device: null,
     enginePid: engine?.pid ?? null,

@@ -6,7 +6,7 @@ import { backIdOf, turned, undoFailback } from "./failback-undo.ts";
 import { goesBack, isSyncing, nextSetUpStep } from "./machine.ts";
 import { setUp } from "./start.ts";
 import { handOff } from "./hand-off.ts";
-import { settle } from "./steps.ts";
+import { releaseAt, settle } from "./steps.ts";
 import { cutOff, destinationsOf, phaseOf, type View } from "./view.ts";
 
 /**
@@ -95,8 +95,11 @@ async function stay(context: Context, view: View, isForced: boolean): Promise<vo
   });
 }
 
-/** Takes everything away on both sides. After the hand-off only by force. */
-export async function abort(context: Context, id: string, isForced: boolean): Promise<void> {
+/**
+ * Takes everything away on both sides. After the hand-off only by force. True if the source is as it was before;
+ * if not, it was said what is not.
+ */
+export async function abort(context: Context, id: string, isForced: boolean): Promise<boolean> {
   const { source, destination, reporter } = context;
   const view = await observeKnown(context, id);
   if (view.destinationProblem !== null && !isForced) throw cannotAsk(view.destinationProblem, id);
@@ -106,11 +109,12 @@ export async function abort(context: Context, id: string, isForced: boolean): Pr
   for (const { id: diskId, destination: entry } of view.disks.toReversed()) {
     if (entry !== undefined) await destination.ask("destination.abort", { id: diskId, force: isForced });
   }
+  let isAsBefore = true;
   for (const { id: diskId, source: exported, destination: entry } of view.disks) {
     // What was exported by hand is released by hand.
     if (entry?.options.byTicket === true) continue;
     // Also what was not there a moment ago: the command that set it up may only just have ended.
-    if (view.sourceProblem === null) await source.ask("source.release", { id: diskId, force: true });
+    if (view.sourceProblem === null) isAsBefore = await releaseAt(source, diskId, context) && isAsBefore;
     if (entry?.isReadable !== false) continue;
     const path = exported?.destination?.path ?? "the destination disk";
     reporter.message(
@@ -119,7 +123,7 @@ export async function abort(context: Context, id: string, isForced: boolean): Pr
     );
   }
   const problem = view.sourceProblem ?? view.destinationProblem;
-  if (problem === null) return;
+  if (problem === null) return isAsBefore;
   // This one may know nothing of the migration any more, and so not where the other one is.
   const { reach } = view.sourceProblem !== null ? source : destination;
   const where = reach === null ? "" : ` --host ${reach}`;

@@ -37,72 +37,78 @@ async function seed({ source, destination }: Context, entry: DestinationEntry): 
 }
 
 /** The old migration of a disk that went back: its records go on both hosts, the disks stay. */
-export async function settle(
-  { source, destination }: Context,
-  { id, failback }: DestinationEntry,
-): Promise<void> {
+export async function settle(context: Context, { id, failback }: DestinationEntry): Promise<void> {
+  const { source, destination } = context;
   const { of } = failback!;
   await source.ask("destination.retire", { id: of, as: id });
-  await destination.ask("source.release", { id: of, force: true });
+  await releaseAt(destination, of, context);
   await destination.ask("destination.setSettled", { id });
 }
 
-/** What a step of driving came to, where that is of interest. */
-export interface Done {
-  /** The disk's migration is over: nothing of it is left at the destination. */
-  readonly isFinished?: boolean;
-  readonly comparedBytes?: number;
+/**
+ * Takes an export away, and says what of it could not be undone. True if all was: the disk is as it was before.
+ */
+export async function releaseAt(
+  host: Host,
+  id: string,
+  { reporter }: Pick<Context, "reporter">,
+): Promise<boolean> {
+  const { note } = await host.ask("source.release", { id, force: true });
+  if (note !== null) reporter.message("warn", `${id}: ${note}`);
+  return note === null;
 }
 
-/** Does one step of driving. `command`: the user's, for the step of that name. */
+/**
+ * Does one step of driving. `command`: the user's, for the step of that name. True if the disk's migration is over
+ * then: nothing of it is left at the destination.
+ */
 export async function doStep(
   context: Context,
   view: View,
   { name, id }: Step,
   command: string | null = null,
-): Promise<Done> {
+): Promise<boolean> {
   const { source, destination } = context;
   switch (name) {
     case "command":
       if (command !== null) await runHandoffCommand(context, view, command);
-      return {};
+      return false;
     case "handOff":
       await handOff(context, view, false);
-      return {};
+      return false;
     case "fence":
       // The hand-off has happened: who can still write it is told as a danger.
       await source.ask("source.fence", { id, force: true });
-      return {};
+      return false;
     case "startEngine":
       await destination.ask("destination.ensure", { id, export: null, force: false });
-      return {};
+      return false;
     case "startExport": {
       const exported = await source.ask("source.ensure", { id, force: false });
       await destination.ask("destination.ensure", { id, export: exported, force: false });
-      return {};
+      return false;
     }
     case "settle":
       await settle(context, destinationsOf(view).find((entry) => entry.id === id)!);
-      return {};
+      return false;
     case "share":
       await share(context, destinationsOf(view).filter((entry) => entry.id === id), view);
-      return {};
+      return false;
     case "verify": {
-      const verified = await verify(context, id);
-      requireSame(id, verified);
-      return { comparedBytes: verified.comparedBytes };
+      requireSame(id, await verify(context, id));
+      return false;
     }
     case "logOut":
       await destination.ask("destination.detachSource", { id });
-      return {};
+      return false;
     case "release":
-      await source.ask("source.release", { id, force: true });
-      return {};
+      await releaseAt(source, id, context);
+      return false;
     case "noteReleased":
       await destination.ask("destination.setReleased", { id });
-      return {};
+      return false;
     case "finish":
-      return { isFinished: (await destination.ask("destination.finish", { id })).isDone };
+      return (await destination.ask("destination.finish", { id })).isDone;
     case "export":
     case "seed":
     case "attach":

@@ -34,8 +34,10 @@ export async function verify({ source, destination }: Context, id: string): Prom
       }
     });
   }
-  if (different.length > 0) await destination.ask("destination.setVerified", { id, result: "different" });
-  else if (isFinal) await destination.ask("destination.setVerified", { id, result: "same" });
+  const verified = different.length > 0 ? "different" : "same";
+  if (isFinal || verified === "different") {
+    await destination.ask("destination.setVerified", { id, verified, verifiedBytes: comparedBytes });
+  }
   return { comparedBytes, different };
 }
 

@@ -38,6 +38,10 @@ export interface DiskStatus extends Condition {
   readonly holeBytes: number;
   /** Written at the destination before it was fetched, so never moved. */
   readonly overwrittenBytes: number;
+  /** What comparing the hashes of both sides showed when all was here; null: it was not done. */
+  readonly verified: "same" | "different" | null;
+  /** What was compared for it. */
+  readonly verifiedBytes: number;
   /** nbd+unix:///?socket=PATH while the engine serves; else null. */
   readonly nbdUri: string | null;
   /** /dev/mapper/NAME if one was asked for; else null. */
@@ -143,6 +147,9 @@ function describePhase(status: MigrationStatus): string {
       return `${here} of ${formatSize(progress.sizeBytes)} is here; ${pace}`;
     }
     case "synced":
+      if (status.disks.some(({ verified }) => verified === "different")) {
+        return "everything is here and durable, but differs from the source, which is kept";
+      }
       return "everything is here and durable; the source is no longer needed, its export still stands";
     case "released":
       return `everything is here, the export is gone; what is left is the cut-over: dlsm cutover ${id}`;

@@ -1,8 +1,10 @@
 /** What the destination role remembers of a migration. */
 import * as v from "valibot";
 import { Journal } from "../lib/journal.ts";
+import { bootId } from "../lib/process-id.ts";
 import { requireOwnFolder } from "./layout.ts";
-import { idSchema, planSchema } from "./messages.ts";
+import type { LocalFile } from "./local-file.ts";
+import { idSchema, type Plan, planSchema } from "./messages.ts";
 
 const destinationRecordSchema = v.object({
   createdAt: v.string(),
@@ -31,6 +33,8 @@ const destinationRecordSchema = v.object({
   isSettled: v.optional(v.boolean(), false),
   isHandoffDecided: v.optional(v.boolean(), false),
   verified: v.nullable(v.picklist(["same", "different"])),
+  /** What was compared for it. */
+  verifiedBytes: v.optional(v.number(), 0),
   isReleased: v.boolean(),
   /** Limit of the background sync of all disks together, as it is now. */
   totalBytesPerSecond: v.optional(v.nullable(v.number()), null),
@@ -46,4 +50,32 @@ export function destinationJournal(folder: string): Journal<DestinationRecord> {
     requireOwnFolder(record.plan.id, folder);
     return record;
   });
+}
+
+/** The record of a disk for which nothing was done yet. */
+export function plannedRecord(
+  plan: Plan,
+  { path, identity, origin }: LocalFile,
+  runFolder: string,
+): DestinationRecord {
+  return {
+    createdAt: new Date().toISOString(),
+    plan,
+    path,
+    identity: identity ?? "",
+    stableId: "",
+    bootId: bootId(),
+    runFolder,
+    origin,
+    state: "planned",
+    verified: null,
+    verifiedBytes: 0,
+    isReleased: false,
+    isHandoffDecided: false,
+    goesBackAs: null,
+    seededBytes: 0,
+    isSettled: false,
+    totalBytesPerSecond: plan.bytesPerSecond,
+    cutover: plan.options.holdCutover ? "hold" : "when-unused",
+  };
 }

@@ -20,7 +20,7 @@ import {
   seedVolume,
   writtenOf,
 } from "./destination-failback.ts";
-import { destinationJournal } from "./destination-journal.ts";
+import { destinationJournal, plannedRecord } from "./destination-journal.ts";
 import { DestinationRecords } from "./destination-records.ts";
 import { knownDisk } from "./disk-identity.ts";
 import { readDriver } from "./driver.ts";
@@ -80,26 +80,8 @@ export class DestinationRole {
       const folders = this.#records.folders(plan.id);
       checkRunFolder(this.#folders, join(folders.run, engineFiles.controlSocket));
       try {
-        makeNewRoleFolders(folders, (folder) =>
-          destinationJournal(folder).write({
-            createdAt: new Date().toISOString(),
-            plan,
-            path: file.path,
-            identity: file.identity ?? "",
-            stableId: "",
-            bootId: bootId(),
-            runFolder: this.#folders.run,
-            origin: file.origin,
-            state: "planned",
-            verified: null,
-            isReleased: false,
-            isHandoffDecided: false,
-            goesBackAs: null,
-            seededBytes: 0,
-            isSettled: false,
-            totalBytesPerSecond: plan.bytesPerSecond,
-            cutover: plan.options.holdCutover ? "hold" : "when-unused",
-          }));
+        const record = plannedRecord(plan, file, this.#folders.run);
+        makeNewRoleFolders(folders, (folder) => destinationJournal(folder).write(record));
       } catch (error) {
         removeRoleFolders(this.#folders, "destination", plan.id);
         throw error;
@@ -209,9 +191,9 @@ export class DestinationRole {
     return this.#ask(id, "hashFetched", { from });
   }
 
-  setVerified({ id, result }: Request<"destination.setVerified">): Promise<null> {
+  setVerified({ id, ...result }: Request<"destination.setVerified">): Promise<null> {
     return this.#alone(() => {
-      this.#records.write({ ...this.#records.read(id), verified: result });
+      this.#records.write({ ...this.#records.read(id), ...result });
       return Promise.resolve(null);
     });
   }

@@ -45,6 +45,8 @@ const endedSchema = v.looseObject({
     blockBytes: bytes,
     nbdSocket: v.string(),
     engine: v.nullable(engineSchema),
+    verified: v.optional(v.nullable(v.picklist(["same", "different"]))),
+    verifiedBytes: v.optional(bytes),
     stored: v.nullable(v.looseObject({ residentBytes: bytes, writtenBytes: bytes })),
     driverPid: v.nullable(v.number()),
     driverNote: words,

@@ -1,6 +1,6 @@
 /** All roles of this host as handlers for one conversation (rpc). */
 import * as v from "valibot";
-import { PreconditionError, shortageOf } from "../lib/errors.ts";
+import { PreconditionError, refusalOf } from "../lib/errors.ts";
 import type { Handlers } from "../rpc/mod.ts";
 import { servedFor } from "./alone.ts";
 import { DestinationRole } from "./destination.ts";
@@ -36,7 +36,7 @@ export function roleHandlers(folders: RoleFolders): Roles {
       try {
         return await target[method](checked.output);
       } catch (error) {
-        throw shortageOf(error) ?? error;
+        throw refusalOf(error) ?? error;
       }
     };
     handlers[name] = (params, { signal }) => {

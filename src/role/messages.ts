@@ -158,7 +158,11 @@ export const requests = {
     totalBytesPerSecond: v.nullable(v.pipe(v.number(), v.minValue(1))),
   }),
   "destination.hashFetched": v.object({ id: idSchema, from: bytes }),
-  "destination.setVerified": v.object({ id: idSchema, result: v.picklist(["same", "different"]) }),
+  "destination.setVerified": v.object({
+    id: idSchema,
+    verified: v.picklist(["same", "different"]),
+    verifiedBytes: v.number(),
+  }),
   "destination.detachSource": v.object({ id: idSchema }),
   "destination.setReleased": v.object({ id: idSchema }),
   "destination.allowCutover": v.object({ id: idSchema, force: v.boolean() }),
@@ -297,6 +301,8 @@ export interface DestinationEntry {
   /** Nothing has to happen before it any more: the user's command has ended well. */
   readonly isHandoffDecided: boolean;
   readonly verified: "same" | "different" | null;
+  /** What was compared for it. */
+  readonly verifiedBytes: number;
   readonly isReleased: boolean;
   readonly mayCutOver: boolean;
   readonly nbdSocket: string;

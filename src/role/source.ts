@@ -174,7 +174,8 @@ export class SourceRole {
     const record = readOrUndefined(() => this.#journal(id).read());
     if (record !== undefined) checkSameRunFolder(record, this.#folders);
     const note = record === undefined
-      ? "whether the source was made read-only is not known, because its journal cannot be read"
+      ? "whether the source was made read-only is not known, because its journal cannot be read " +
+        "(if it was, it takes chattr -i and chmod u+w, or blockdev --setrw for a device)"
       : (await unfenceDisk(this.#journal(id), record, force)).note;
     if (record !== undefined) this.#journal(id).write({ ...record, fence: null, state: "releasing" });
     await this.#takeAway(id);

@@ -22,6 +22,8 @@ const status: MigrationStatus = {
     refetchedBytes: 0,
     holeBytes: 50 * MiB,
     overwrittenBytes: MiB,
+    verified: "same",
+    verifiedBytes: 13 * MiB,
     nbdUri: null,
     device: null,
     enginePid: null,
@@ -40,7 +42,7 @@ const nowMs = Date.parse("2026-01-02T00:01:30.000Z");
 const test = suite("summary");
 
 test("summaryOf() says what moved, by what, and what never had to", () => {
-  assert.equal(summaryOf(status, 13 * MiB, nowMs).lines, [
+  assert.equal(summaryOf(status, nowMs).lines, [
     "abcd1234 done: /src is now /dst",
     "  moved        13 MiB of 64 MiB: 1 MiB on demand, 2 MiB ahead of demand, 10 MiB by the sync",
     "  never moved  50 MiB of holes, 1 MiB overwritten here first",
@@ -51,12 +53,18 @@ test("summaryOf() says what moved, by what, and what never had to", () => {
 });
 
 test("summaryOf() is the status with what was verified and how long it took, for programs", () => {
-  assert.equal(summaryOf(status, undefined, nowMs).json, { ...status, verifiedBytes: null, tookSeconds: 90 });
-  assert.not.ok(summaryOf(status, undefined, nowMs).lines.some((line) => line.includes("verified")));
+  assert.equal(summaryOf(status, nowMs).json, { ...status, verifiedBytes: 13 * MiB, tookSeconds: 90 });
+  const [disk] = status.disks;
+  const two = { ...status, disks: [disk!, disk!] };
+  assert.equal((summaryOf(two, nowMs).json as { verifiedBytes: unknown }).verifiedBytes, 26 * MiB);
+  const half = { ...status, disks: [disk!, { ...disk!, verified: null }] };
+  const { json, lines } = summaryOf(half, nowMs);
+  assert.is((json as { verifiedBytes: unknown }).verifiedBytes, null);
+  assert.not.ok(lines.some((line) => line.includes("verified")));
 });
 
 test("summaryOf() does not say how long it took when the clock is behind its beginning", () => {
-  const { json, lines } = summaryOf(status, undefined, Date.parse(status.createdAt) - 1);
+  const { json, lines } = summaryOf(status, Date.parse(status.createdAt) - 1);
   assert.equal((json as { tookSeconds: unknown }).tookSeconds, null);
   assert.not.ok(lines.some((line) => line.includes("took")));
 });

@@ -127,7 +127,10 @@ withTgt(
       await dlsm.ok("resume", id);
 
       damage(dlsm, "source", other, "journal");
-      await dlsm.ok("abort", other);
+      const { stdout, stderr } = await dlsm.ok("abort", other);
+      assert.match(stdout, `${other} aborted: `);
+      assert.match(stdout, "may not be writable as it was");
+      assert.match(stderr, "its journal cannot be read (if it was, it takes chattr -i and chmod u+w");
       await dlsm.nothingLeft();
     }),
 );

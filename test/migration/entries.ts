@@ -49,6 +49,7 @@ export const destination: DestinationEntry = {
   isActivated: true,
   isHandoffDecided: false,
   verified: null,
+  verifiedBytes: 0,
   isReleased: false,
   mayCutOver: true,
   nbdSocket: "/run/x/nbd.sock",

@@ -1,6 +1,6 @@
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { DlsmError } from "../../src/lib/errors.ts";
+import { DifferenceError, DlsmError } from "../../src/lib/errors.ts";
 import { nextSetUpStep, nextSteps, shareOf } from "../../src/migration/machine.ts";
 import { type DiskView, viewOf } from "../../src/migration/view.ts";
 import type { DestinationEntry, SourceEntry } from "../../src/role/mod.ts";
@@ -150,7 +150,9 @@ test("the end: verify, log out, release, note it, finish", () => {
   const options = { ...destination.options, verify: true };
   assert.equal(steps(view({ ...synced, options })), ["verify"]);
   assert.equal(steps(view({ ...synced, options, verified: "same" })), ["logOut"]);
-  refuses(() => steps(view({ ...synced, verified: "different" })), /difference/, /dlsm verify/);
+  const different = () => steps(view({ ...synced, verified: "different" }));
+  refuses(different, /difference/, /dlsm verify/);
+  assert.throws(different, (error: unknown) => error instanceof DifferenceError);
   const out = { ...synced, engine: { ...engine, state: "synced", isSourceDetached: true } as const };
   assert.equal(steps(view(out)), ["release"]);
   assert.equal(steps(viewOf(id, [], [out])), ["noteReleased"]);

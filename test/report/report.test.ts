@@ -28,6 +28,8 @@ const disk: DiskStatus = {
   refetchedBytes: 0,
   holeBytes: 0,
   overwrittenBytes: 0,
+  verified: null,
+  verifiedBytes: 0,
   nbdUri: "nbd+unix:///?socket=/run/dlsm/x",
   device: null,
   enginePid: 42,
@@ -199,6 +201,9 @@ test("statusLines() explains what holds it up and what to do", () => {
   assert.match(text({ phase: "attached" }), "dlsm activate m1");
   assert.match(text({ phase: "released" }), "dlsm cutover m1");
   assert.not.match(text({ phase: "done", lastError: "old", paused: true }), "dlsm resume");
+  const differs = { ...disk, verified: "different" } as const;
+  assert.match(text({ phase: "synced", disks: [disk, differs] }), "differs from the source, which is kept");
+  assert.match(text({ phase: "synced" }), "the source is no longer needed");
   for (const phase of phases) assert.ok(statusLines({ ...status, phase }).length >= 2);
 });
 

@@ -124,11 +124,12 @@ export const abort = defineCommand({
   run: (given) =>
     withGiven(given, async (context, id) => {
       const status = await migration.statusById(context, id);
-      await migration.abort(context, id, given.args.force === true);
+      const isAsBefore = await migration.abort(context, id, given.args.force === true);
+      const rest = isAsBefore ? "is as it was" : "may not be writable as it was, see the warning";
       context.hosts.book.remove(id);
       context.reporter.result({
         json: { ...status, phase: "aborted", disks: [] },
-        lines: [`${id} aborted: ${status.source.path} is as it was`],
+        lines: [`${id} aborted: ${status.source.path || "the source"} ${rest}`],
       });
     }),
 });
