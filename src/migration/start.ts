@@ -1,5 +1,6 @@
 /** Setting a migration up: what can be checked is checked, then planned, exported, attached, handed over. */
 import { randomInt } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { FailedError, InterruptedError, LockedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import { formatSize } from "../lib/units.ts";
 import type { Reporter } from "../report/mod.ts";
@@ -10,6 +11,10 @@ import { chooseNetwork, type NetworkWishes } from "./network.ts";
 import { handOff, runHandoffCommand } from "./hand-off.ts";
 import { doSetUpStep } from "./steps.ts";
 import { destinationsOf, diskIds, phaseOf, type View } from "./view.ts";
+
+/** So long another process may have the driver's place before it counts as one that sets up, too. */
+const placeTimeoutMs = 5_000;
+const placePollMs = 100;
 
 export interface MigrateRequest extends NetworkWishes {
   readonly id: string;
@@ -125,11 +130,7 @@ function checkSpace(
 
 /** From the plan to the attached volumes; on failure everything is taken away again and the error thrown. */
 export async function setUp(context: Context, id: string): Promise<View> {
-  if (!await context.destination.ask("driver.take", { id })) {
-    throw new LockedError(`${id} is being set up by another command`, {
-      hint: `see dlsm status ${id}`,
-    });
-  }
+  await takePlace(context, id);
   try {
     for (;;) {
       const view = await observeKnown(context, id);
@@ -146,6 +147,20 @@ export async function setUp(context: Context, id: string): Promise<View> {
   throw new InterruptedError(`interrupted while ${id} was being set up: nothing was handed over`, {
     hint: `go on with dlsm resume ${id}, or take it back with dlsm abort ${id}`,
   });
+}
+
+/**
+ * Takes the driver's place. The process that follows a command which was killed or interrupted has it for a moment,
+ * until it sees that it can do nothing; who sets up has it for longer. Throws LockedError.
+ */
+async function takePlace({ destination, signal }: Context, id: string): Promise<void> {
+  const deadline = performance.now() + placeTimeoutMs;
+  while (!await destination.ask("driver.take", { id })) {
+    if (signal.aborted || performance.now() >= deadline) {
+      throw new LockedError(`${id} is being set up by another command`, { hint: `see dlsm status ${id}` });
+    }
+    await sleep(placePollMs);
+  }
 }
 
 /** A host that does not answer is no host without records. */

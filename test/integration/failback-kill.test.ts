@@ -84,8 +84,10 @@ async function goesBack(way: WayBack): Promise<void> {
 }
 
 async function ends(way: WayBack, backId: string): Promise<void> {
-  await way.check(backId);
-  await way.write(backId, [[6 * MiB + 512, 1024]]);
+  await way.use(backId, async (client) => {
+    await way.checkBy(client, backId);
+    await way.writeBy(client, [[6 * MiB + 512, 1024]]);
+  });
   await withHost(way, async (context) => {
     await context.destination.ask("destination.limit", {
       id: backId,

@@ -9,6 +9,9 @@ import { NbdClient } from "./nbd-client.ts";
 
 export const sizeMiB = 16;
 
+/** [offset, length] in bytes. */
+type Extents = readonly (readonly [number, number])[];
+
 export class WayBack {
   readonly dlsm = new Dlsm();
   readonly a: string;
@@ -47,26 +50,37 @@ export class WayBack {
     return await NbdClient.connect(this.dlsm.socketOf(id));
   }
 
-  /** Writes [offset, length] in bytes through the volume. Flushed only if it is said. */
-  async write(id: string, extents: readonly (readonly [number, number])[], isFlushed = true): Promise<void> {
+  /** Does `work` with one client; the engine has noticed its end, too. */
+  async use(id: string, work: (client: NbdClient) => Promise<void>): Promise<void> {
     const client = await this.client(id);
+    await work(client);
+    await closed(client, this.dlsm, id);
+  }
+
+  /** Writes [offset, length] in bytes through the volume. Flushed only if it is said. */
+  async write(id: string, extents: Extents, isFlushed = true): Promise<void> {
+    await this.use(id, (client) => this.writeBy(client, extents, isFlushed));
+  }
+
+  async writeBy(client: NbdClient, extents: Extents, isFlushed = true): Promise<void> {
     for (const [offset, length] of extents) {
       const data = Buffer.alloc(length, (offset / 512 + 1) % 251 + 1);
       await client.write(offset, data);
       data.copy(this.expected, offset);
     }
     if (isFlushed) await client.flush();
-    await closed(client, this.dlsm, id);
   }
 
-  /** Reads all of the volume. */
+  /** Reads all of the volume. Nothing keeps it from being cut over then, if nobody has it open. */
   async check(id: string): Promise<void> {
-    const client = await this.client(id);
+    await this.use(id, (client) => this.checkBy(client, id));
+  }
+
+  async checkBy(client: NbdClient, id: string): Promise<void> {
     for (let at = 0; at < sizeMiB * MiB; at += MiB) {
       const data = await client.read(at, MiB);
       assert.ok(data.equals(this.expected.subarray(at, at + MiB)), `MiB ${at / MiB} of ${id}`);
     }
-    await closed(client, this.dlsm, id);
   }
 
   /** The id as which it goes back, and how it is called: `dlsm failback --detach`. */
