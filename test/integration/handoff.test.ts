@@ -10,7 +10,7 @@ import { makeDisk, MiB } from "../helpers/disk.ts";
 import { type Detached, Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
 import { rejection } from "../helpers/rejection.ts";
-import { until } from "../helpers/until.ts";
+import { readIfThere, until } from "../helpers/until.ts";
 import { within } from "../helpers/processes.ts";
 import { startWriter } from "../helpers/writer.ts";
 import { compare } from "./model-load.ts";
@@ -375,9 +375,8 @@ withTools(
       const [, id] = /dlsm resume (\w+)/.exec(failed.stderr)! as unknown as [string, string];
       const drives = ({ command }: { command: string }) => command.endsWith(` drive ${id}`);
       const place = dlsm.path(`run/${id}/dst/driver`);
-      // It may be written at this moment.
-      const hasPlace = ({ pid }: { pid: number }) =>
-        existsSync(place) && readFileSync(place, "utf8").includes(`"pid":${pid},`);
+      // It may be written at this moment, or taken away by whoever had it before.
+      const hasPlace = ({ pid }: { pid: number }) => readIfThere(place).includes(`"pid":${pid},`);
       await until(() => dlsm.processes().filter(drives).some(hasPlace), "one in the background");
       closeSync(openSync(dlsm.path("ready"), "w"));
       await within(dlsm.ok("resume", id), "resume");

@@ -5,14 +5,14 @@
  * nbdfuse does not reconnect: when the engine dies, every access to the file system fails, and for who uses it
  * that is a crash of the machine. It can be mounted anew.
  */
-import { closeSync, mkdirSync, openSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { execa, type Subprocess } from "execa";
 import type { Test } from "uvu";
 import { kill } from "../helpers/dlsm.ts";
 import { attachLoop, type LoopDevice, needingLoop } from "../helpers/loop-device.ts";
-import { until } from "../helpers/until.ts";
+import { readIfThere, until } from "../helpers/until.ts";
 import { skipMarker } from "../helpers/verdict.ts";
 import { NbdClient } from "./nbd-client.ts";
 
@@ -154,14 +154,6 @@ async function answers(socket: string): Promise<void> {
       if (performance.now() > deadline) throw error;
       await sleep(20);
     }
-  }
-}
-
-function readIfThere(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return "";
   }
 }
 

@@ -1,5 +1,5 @@
 /** A migration between two hosts goes on without whoever began it, and can be followed from everywhere. */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { type MigrationStatus, phases } from "../../src/report/mod.ts";
@@ -7,6 +7,7 @@ import type { Ran } from "../helpers/dlsm.ts";
 import type { TestHost } from "../helpers/hosts/mod.ts";
 import { needing } from "../helpers/needs.ts";
 import { within } from "../helpers/processes.ts";
+import { readIfThere } from "../helpers/until.ts";
 import { Terminal } from "./terminal.ts";
 import { lastJson, looksLike, Move, pidsOn, programsOfTwoHosts } from "./two-hosts.ts";
 
@@ -50,7 +51,7 @@ withHosts("--detach in a terminal that was closed before", async () => {
     await terminal.says(/begun 0/);
     await terminal.close();
     writeFileSync(go, "");
-    await from.wait(() => existsSync(ended) && readFileSync(ended, "utf8") !== "", "the command ends");
+    await from.wait(() => readIfThere(ended) !== "", "the command ends");
     assert.is(readFileSync(ended, "utf8"), "0\n");
     await move.finished(await move.idOn(move.to, "destination"));
   });
