@@ -1,5 +1,5 @@
 /** Starting an engine, talking to it, and making sure that it has ended. */
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -17,6 +17,7 @@ import {
   RpcTimeoutError,
 } from "../rpc/mod.ts";
 import type { RoleFolders } from "./layout.ts";
+import { migrationOf } from "./messages.ts";
 
 const startTimeoutMs = 30_000;
 /** Until the engine must have logged in to the source for the first time. */
@@ -37,7 +38,10 @@ const stopTimeoutMs = 60_000;
 /** In the environment of an engine and of what it starts (ssh): the run folder that they belong to. */
 export const engineMark = "DLSM_ENGINE_RUN_DIR";
 
-/** It runs and does not answer: stopped, or held up in the kernel. It is not to be taken for gone. */
+/**
+ * It runs and does not answer: stopped, held up in the kernel, or without the sockets that were in its run folder. It
+ * is not to be taken for gone.
+ */
 export class EngineHungError extends FailedError {}
 
 /** Asks the engine; undefined if none listens. Throws EngineHungError. */
@@ -59,7 +63,10 @@ async function askOnce<T>(
   params: unknown = {},
 ): Promise<T | undefined> {
   const path = join(folders.run, engineFiles.controlSocket);
-  if (!existsSync(path)) return undefined;
+  if (!existsSync(path)) {
+    requireNotCutOff(folders);
+    return undefined;
+  }
   const isKnown = performance.now() - (hungAtMs.get(folders.run) ?? -Infinity) < momentMs;
   const patienceMs = isKnown ? againTimeoutMs : answerTimeoutMs;
   let client;
@@ -78,6 +85,40 @@ async function askOnce<T>(
     throw error instanceof RpcTimeoutError ? hung(folders, error) : error;
   } finally {
     client.close();
+  }
+}
+
+/**
+ * Throws EngineHungError if an engine serves on whose run folder was removed (by logind, when its user has logged out):
+ * what it knows and its durable map does not would be lost with it.
+ */
+function requireNotCutOff(folders: RoleFolders): void {
+  const liveMap = join(folders.run, engineFiles.liveMap);
+  const cutOff = enginesOf(folders).find(({ pid }) => hasOpen(pid, `${liveMap} (deleted)`));
+  if (cutOff === undefined) return;
+  const { pid } = cutOff;
+  throw new EngineHungError(
+    `the engine of ${
+      basename(folders.state)
+    } (pid ${pid}) serves its clients, but cannot be asked: its run folder ` +
+      `${folders.run} was removed`,
+    {
+      hint:
+        `kill ${pid} ends it in good order (its clients are disconnected, nothing is lost), then dlsm resume ` +
+        `${
+          migrationOf(basename(folders.state))
+        } starts it again; loginctl enable-linger keeps /run/user from going`,
+    },
+  );
+}
+
+/** By what /proc says of its descriptors (proc_pid_fd(5)). */
+function hasOpen(pid: number, target: string): boolean {
+  try {
+    const folder = `/proc/${pid}/fd`;
+    return readdirSync(folder).some((name) => readlinkSync(`${folder}/${name}`) === target);
+  } catch {
+    return false; // Gone, or another user's.
   }
 }
 

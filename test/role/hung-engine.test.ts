@@ -1,11 +1,15 @@
 /** An engine that runs and does not answer. */
+import { rmSync } from "node:fs";
+import { dirname } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { abort } from "../../src/migration/mod.ts";
+import { abort, resume } from "../../src/migration/mod.ts";
 import { kill } from "../helpers/dlsm.ts";
 import { locally } from "../helpers/local-migration.ts";
 import { needing } from "../helpers/needs.ts";
 import { pidsOf } from "../helpers/processes.ts";
+import { until } from "../helpers/until.ts";
+import { NbdClient } from "../integration/nbd-client.ts";
 
 const test = suite("an engine that hangs");
 const withTgt = needing(test, ["tgtd"]);
@@ -46,6 +50,44 @@ withTgt(
         kill(pid, "SIGCONT");
       }
       await abort(context, other.id, false);
+      await dlsm.nothingLeft();
+    }),
+);
+
+withTgt(
+  "one whose run folder was removed is told, is not killed, and after its orderly end all goes on",
+  () =>
+    locally(async ({ dlsm, host, context, begin }) => {
+      const { id, disks: [{ destination }] } = await begin(1);
+      const { engine, nbdSocket } = destination!;
+      const pid = engine!.pid;
+      await host.ask("destination.activate", { id });
+      const client = await NbdClient.connect(nbdSocket);
+      await client.write(8192, Buffer.alloc(4096, 7));
+      rmSync(dirname(nbdSocket), { recursive: true });
+      const [entry] = await host.ask("destination.list", { id });
+      assert.equal([entry!.isEngineHung, entry!.isActivated], [true, true]);
+      assert.match(entry!.problem!, `(pid ${pid}) serves its clients, but cannot be asked: its run folder`);
+      assert.match(entry!.remedy!, `kill ${pid} ends it in good order`);
+      for (const isForced of [false, true]) {
+        await resume(context, id, isForced).then(
+          () => assert.unreachable(),
+          (error) => assert.match(error.message, "cannot be asked: its run folder"),
+        );
+      }
+      assert.equal(pidsOf(dlsm, "engine"), [pid], "it is not killed");
+      assert.ok((await client.read(8192, 4096)).equals(Buffer.alloc(4096, 7)), "it serves");
+
+      kill(pid, "SIGTERM");
+      await until(() => pidsOf(dlsm, "engine").length === 0, "it ends");
+      await resume(context, id, false);
+      const again = await NbdClient.connect(nbdSocket);
+      assert.ok(
+        (await again.read(8192, 4096)).equals(Buffer.alloc(4096, 7)),
+        "what was never flushed is there",
+      );
+      again.close();
+      await abort(context, id, true);
       await dlsm.nothingLeft();
     }),
 );

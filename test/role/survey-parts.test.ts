@@ -1,9 +1,11 @@
 /** The parts of a survey that read what the kernel says, with samples of it. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
+import { userInfo } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { goesAtLogout } from "../../src/role/survey/folders.ts";
 import { moduleState } from "../../src/role/survey/kernel.ts";
 import { systemPort } from "../../src/role/survey/ports.ts";
 import { socketsOf } from "../../src/role/survey/processes.ts";
@@ -35,6 +37,18 @@ test("TCP tables: addresses of both families, states, inodes; lines that make no
     { address: "::", port: 3260, state: "listening", inode: "1504" },
   ]);
   assert.equal(parseTcpTable(""), []);
+});
+
+test("a run folder of logind's goes at logout, unless its user lingers", () => {
+  const lingering = tempFolder();
+  const goes = (path: string) => goesAtLogout(path, lingering);
+  assert.equal(["/run/user/1000/dlsm", "/run/dlsm", "/tmp/run/user/1000/dlsm"].map(goes), [
+    true,
+    false,
+    false,
+  ]);
+  writeFileSync(join(lingering, userInfo().username), "");
+  assert.is(goes("/run/user/1000/dlsm"), false);
 });
 
 test("a listener on every address at the port of iSCSI is told, others are not", () => {

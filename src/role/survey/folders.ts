@@ -1,5 +1,7 @@
 /** The state and the run folder: whether they can be used, and where they lie. */
-import { accessSync, constants, readFileSync, realpathSync, statfsSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, realpathSync, statfsSync } from "node:fs";
+import { userInfo } from "node:os";
+import { join } from "node:path";
 import { DlsmError, errnoCode, messageOf } from "../../lib/errors.ts";
 import { ensureFolder } from "../../lib/paths.ts";
 import { formatSize } from "../../lib/units.ts";
@@ -36,11 +38,10 @@ function folderFinding(check: string, path: string, variable: string): Finding[]
   const freeBytes = bavail * bsize;
   const isMemory = memoryTypes.includes(type);
   const where = `${path}, ${formatSize(freeBytes)} free on ${fileSystemOf(path)}`;
-  const more = check === "state-folder"
-    ? isMemory ? [inMemory(check, path, where)] : []
-    : isMemory
-    ? []
-    : [onDisk(check, path, where)];
+  const more = check === "state-folder" ? isMemory ? [inMemory(check, path, where)] : [] : [
+    ...(isMemory ? [] : [onDisk(check, path, where)]),
+    ...(goesAtLogout(path) ? [ofLogin(check, path)] : []),
+  ];
   if (freeBytes < noneBytes) {
     return [...more, missing(check, path, `${where}: there is no space`, "make space there")];
   }
@@ -65,6 +66,20 @@ function onDisk(check: string, path: string, where: string): Finding {
     path,
     `${where}: it is meant to be in memory (tmpfs), where marking a write costs least`,
     "name a folder on a tmpfs such as /run in DLSM_RUN_DIR, while no migration is under way",
+  );
+}
+
+/** logind removes /run/user/UID at the user's last logout, unless the user lingers (loginctl(1)). */
+export function goesAtLogout(path: string, lingering = "/var/lib/systemd/linger"): boolean {
+  return /^\/run\/user\/\d+\//.test(path) && !existsSync(join(lingering, userInfo().username));
+}
+
+function ofLogin(check: string, path: string): Finding {
+  return note(
+    check,
+    path,
+    `${path} is removed when this user has logged out, and what runs then cannot be asked any more`,
+    "loginctl enable-linger, or name another folder in DLSM_RUN_DIR, while no migration is under way",
   );
 }
 
