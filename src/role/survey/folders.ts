@@ -71,7 +71,15 @@ function onDisk(check: string, path: string, where: string): Finding {
 
 /** logind removes /run/user/UID at the user's last logout, unless the user lingers (loginctl(1)). */
 export function goesAtLogout(path: string, lingering = "/var/lib/systemd/linger"): boolean {
-  return /^\/run\/user\/\d+\//.test(path) && !existsSync(join(lingering, userInfo().username));
+  return /^\/run\/user\/\d+\//.test(path) && !lingers(lingering);
+}
+
+function lingers(folder: string): boolean {
+  try {
+    return existsSync(join(folder, userInfo().username));
+  } catch {
+    return false; // This uid has no name.
+  }
 }
 
 function ofLogin(check: string, path: string): Finding {
