@@ -275,8 +275,9 @@ async function openStore(
   } catch (error) {
     if (error instanceof LiveMapError) {
       throw new PreconditionError(`the residency map ${path} cannot be used: ${error.message}`, {
-        hint:
-          `it was in the run folder: give the command with the DLSM_RUN_DIR of before (not ${folders.run}); ` +
+        hint: (error.isMissing
+          ? `it was in the run folder: give the command with the DLSM_RUN_DIR of before (not ${folders.run}); `
+          : "") +
           `dlsm resume ${config.volumeId} --force gives up what was written here and not flushed`,
         cause: error,
       });

@@ -5,8 +5,15 @@ import { validIndexBits } from "./residency.ts";
 /** The map cannot be used: damaged, or of another volume. */
 export class MapError extends Error {}
 
-/** The engine was killed in this boot, and its live map is not what it left. */
-export class LiveMapError extends Error {}
+/** The engine was killed in this boot, and its live map is not what it left: missing, or damaged. */
+export class LiveMapError extends Error {
+  readonly isMissing: boolean;
+
+  constructor(message: string, { isMissing }: { readonly isMissing: boolean }) {
+    super(message);
+    this.isMissing = isMissing;
+  }
+}
 
 /** In this boot the local disk failed to make durable what the live map speaks of. */
 export class SyncFailedError extends Error {
@@ -62,13 +69,15 @@ function problemOf(
   if (!isItsOwn) {
     const isLoss = activated && durable.header.bootId === bootId && !clean;
     const text = "the live map that belongs to it is missing, although the machine has not been restarted";
-    return { error: new LiveMapError(text), isLoss };
+    return { error: new LiveMapError(text, { isMissing: true }), isLoss };
   }
   if (live.header!.syncFailed) return { error: new SyncFailedError(), isLoss: true };
   // Bits are only ever set, and in the live map first.
   if (durable.index.some((bits, page) => bits !== 0 && (live.index[page] & validIndexBits) === 0)) {
     return {
-      error: new LiveMapError("the live map is damaged: it lacks what the durable one has"),
+      error: new LiveMapError("the live map is damaged: it lacks what the durable one has", {
+        isMissing: false,
+      }),
       isLoss: true,
     };
   }

@@ -29,7 +29,10 @@ export interface NbdServerOptions {
   readonly handshakeTimeoutMs?: number;
   /** Called with the new `connectionCount` whenever it changes. */
   onConnectionsChange?(count: number): void;
-  /** For a log: a client broke the protocol (`NbdProtocolError`; dropped), or the device its contract. */
+  /**
+   * For a log: a client broke the protocol (`NbdProtocolError`; dropped), or the device its contract; or the first of
+   * those that are refused because too many are connected.
+   */
   onError?(error: Error): void;
 }
 
@@ -75,6 +78,8 @@ export class NbdServer {
   readonly #connections = new Map<number, { readonly connection: Connection; readonly connectedAt: Date }>();
   #lastId = 0;
   #lastCount = 0;
+  /** The last one that came was refused, because there are too many: that is told once, however many come. */
+  #isRefusing = false;
   #listening: Listening | undefined;
 
   constructor(device: BlockDevice, options: NbdServerOptions = {}) {
@@ -168,8 +173,13 @@ export class NbdServer {
     const budget = this.#budget.join();
     if (budget === undefined) {
       socket.destroy();
+      if (!this.#isRefusing) {
+        this.#options.onError?.(new Error("clients are refused: no more may be connected"));
+      }
+      this.#isRefusing = true;
       return;
     }
+    this.#isRefusing = false;
     const id = ++this.#lastId;
     const { sizeBytes, preferredBlockBytes, metaContexts } = this.#device;
     const connection = new Connection(

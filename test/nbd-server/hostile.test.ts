@@ -226,12 +226,17 @@ test("DISC with requests in flight: they are answered, then the connection close
 
 test("connections beyond the limit are refused, and accepted again when there is room", async (context) => {
   const path = join(tempFolder("nbd"), "s");
-  const server = new NbdServer(context.device, { maxConnections: 2 });
+  const told: string[] = [];
+  const onError = ({ message }: Error) => void told.push(message);
+  const server = new NbdServer(context.device, { maxConnections: 2, onError });
   await server.listen(path);
   const first = await RawClient.ready(path);
   const second = await RawClient.ready(path);
-  const third = await RawClient.connect(path);
-  assert.is((await third.rest()).length, 0);
+  for (let round = 0; round < 2; round++) {
+    const third = await RawClient.connect(path);
+    assert.is((await third.rest()).length, 0);
+  }
+  assert.equal(told, ["clients are refused: no more may be connected"], "once");
   second.close();
   await until("there is room", () => server.connectionCount === 1);
   await assertServes(path);
