@@ -58,7 +58,11 @@ export async function checkNothingLeft(folders: RoleFolders, known: readonly Pro
 /** Ends what an abort could not: it only serves a demo's disk. */
 export async function killProcessesOf(folders: RoleFolders): Promise<void> {
   for (const id of processesOf(folders)) {
-    process.kill(id.pid, "SIGKILL");
+    try {
+      process.kill(id.pid, "SIGKILL");
+    } catch {
+      // It ended meanwhile.
+    }
     await hasEnded(id, goneTimeoutMs);
   }
 }

@@ -62,6 +62,7 @@ const destinationRecord = {
   isSettled: false,
   isHandoffDecided: true,
   verified: null,
+  verifiedBytes: 0,
   isReleased: false,
   totalBytesPerSecond: null,
   cutover: "when-unused",

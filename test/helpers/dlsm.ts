@@ -146,7 +146,7 @@ export class Dlsm {
   }
 
   /** Waits until no process and no file is left; throws with what is. For the end of a successful run. */
-  async nothingLeft(timeoutMs = 10_000): Promise<void> {
+  async nothingLeft(timeoutMs = 30_000): Promise<void> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
       const processes = this.processes();

@@ -10,6 +10,8 @@ import { NbdClient } from "./nbd-client.ts";
 
 const test = suite("cutover");
 const withTgt = needing(test, ["tgtd"]);
+/** So that it is not at its end before a client has connected. */
+const slowly = ["--bwlimit", "64KiB/s"];
 
 async function withDisk(
   body: (dlsm: Dlsm, source: string, destination: string) => Promise<void>,
@@ -29,8 +31,9 @@ withTgt(
   "it waits for the last client; cutover says how many there are, --force disconnects them",
   async () => {
     await withDisk(async (dlsm, source, destination) => {
-      const { id, socket } = await dlsm.migrateDetached(source, destination);
+      const { id, socket } = await dlsm.migrateDetached(source, destination, slowly);
       const clients = [await NbdClient.connect(socket), await NbdClient.connect(socket)];
+      await dlsm.ok("limit", id, "off");
       await dlsm.until(id, (status) => status?.phase === "released", "all is here");
       await clients[0].write(5 * MiB, Buffer.alloc(4096, 7));
       const refused = await dlsm.run("cutover", id);
@@ -50,8 +53,9 @@ withTgt(
 
 withTgt("it comes by itself when the last client has gone", async () => {
   await withDisk(async (dlsm, source, destination) => {
-    const { id, socket } = await dlsm.migrateDetached(source, destination);
+    const { id, socket } = await dlsm.migrateDetached(source, destination, slowly);
     const client = await NbdClient.connect(socket);
+    await dlsm.ok("limit", id, "off");
     await dlsm.until(id, (status) => status?.phase === "released", "all is here");
     client.close();
     await dlsm.until(id, (status) => status === undefined, "done");
@@ -63,7 +67,7 @@ withTgt(
   "--hold-cutover keeps the engine until cutover, which is refused while blocks are absent",
   async () => {
     await withDisk(async (dlsm, source, destination) => {
-      const args = ["--hold-cutover", "--bwlimit", "64KiB/s"];
+      const args = ["--hold-cutover", ...slowly];
       const { id, socket } = await dlsm.migrateDetached(source, destination, args);
       const early = await dlsm.run("cutover", id, "--force");
       assert.is(early.exitCode, 3, early.stderr);
@@ -84,7 +88,7 @@ withTgt(
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   withTgt(`${signal} while it is followed: exit code 4, and it goes on in the background`, async () => {
     await withDisk(async (dlsm, source, destination) => {
-      const migrate = dlsm.start("migrate", source, destination, "--bwlimit", "64KiB/s");
+      const migrate = dlsm.start("migrate", source, destination, ...slowly);
       let said = "";
       migrate.stderr!.on("data", (text) => said += text);
       await until(() => said.includes("can be used at"), "it is followed");

@@ -262,7 +262,8 @@ refuses("a source that a program of its host can write", () => ({
   setUp: async () => {
     const script = "exec 3<>src.img; echo open; exec sleep 600";
     const user = node1.start("sh", ["-c", script]);
-    await node1.wait(() => user.stdout === "open\n", "the disk is open");
+    const isIt = ({ command }: { readonly command: string }) => command === "sleep 600";
+    await node1.wait(() => user.stdout === "open\n" && node1.processes().some(isIt), "sleep has it open");
     return () => user.kill();
   },
   says: [`node1:${node1.path("src.img")} can still be written by`, "sleep"],

@@ -22,7 +22,7 @@ export function noteAll(
   return async (what) => {
     await Promise.all(hosts.map(async (host, at) => {
       // ssh's children end a moment after the command.
-      const deadline = performance.now() + 10_000;
+      const deadline = performance.now() + 30_000;
       while (String(processesOf(host)) !== String(processes[at])) {
         if (performance.now() > deadline) break;
         await sleep(10);

@@ -179,7 +179,7 @@ for other; do mount -t tmpfs -o size=4k,mode=0 tmpfs "$other"; done`;
   }
 
   /** Waits until no process and no file is left; throws with what is. For the end of a test that went well. */
-  async nothingLeft(timeoutMs = 15_000): Promise<void> {
+  async nothingLeft(timeoutMs = 30_000): Promise<void> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
       const [processes, files] = [this.processes(), this.leftovers()];
@@ -192,7 +192,7 @@ for other; do mount -t tmpfs -o size=4k,mode=0 tmpfs "$other"; done`;
   }
 
   /** Polls until it is so. */
-  async wait(isSo: () => boolean, what: string, timeoutMs = 30_000): Promise<void> {
+  async wait(isSo: () => boolean, what: string, timeoutMs = 60_000): Promise<void> {
     const deadline = performance.now() + timeoutMs;
     while (!isSo()) {
       if (performance.now() > deadline) throw new Error(`${this.name}: never: ${what}`);
