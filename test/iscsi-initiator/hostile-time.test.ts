@@ -9,7 +9,7 @@ import { checkRead, errorOf, onFirstRead, withSession } from "./sessions.ts";
 const test = suite("targets that take their time");
 
 test("a target that falls silent is given up after a ping, one that pings is answered", async () => {
-  await withSession({ nopIntervalMs: 30, nopTimeoutMs: 60 }, async (session, target) => {
+  await withSession({ nopIntervalMs: 30, nopTimeoutMs: 1000 }, async (session, target) => {
     let isMute = false;
     let answered = 0;
     target.hook = (request, peer) => {
@@ -30,7 +30,7 @@ test("a target that falls silent is given up after a ping, one that pings is ans
 });
 
 test("a connection lost while the disk is identified, and one whose window stays shut, are replaced", async () => {
-  await withSession({ taskTimeoutMs: 60, nopIntervalMs: 20 }, async (session, target) => {
+  await withSession({ taskTimeoutMs: 1000, nopIntervalMs: 20 }, async (session, target) => {
     target.hook = (request, peer) => {
       if (peer.index === 1 && isRead(request)) peer.socket.destroy();
       else if (peer.index === 2 && request.opcode === 1 && request.cdb[0] === 0x12) peer.socket.destroy();
@@ -48,7 +48,7 @@ test("a connection lost while the disk is identified, and one whose window stays
 
 test("a command over its time: issued again, or failed, as the options say", async () => {
   for (const onTaskTimeout of ["reissue", "fail"] as const) {
-    await withSession({ onTaskTimeout, taskTimeoutMs: 60 }, async (session, target) => {
+    await withSession({ onTaskTimeout, taskTimeoutMs: 1000 }, async (session, target) => {
       target.hook = onFirstRead(() => {});
       if (onTaskTimeout === "reissue") await checkRead(session, 2, 8);
       else assert.instance(await errorOf(session.read(0, new Uint8Array(512))), TaskTimeoutError);

@@ -3,11 +3,12 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { command, magic, option, optionReply } from "../../src/nbd-server/protocol.ts";
 import { until } from "../helpers/until.ts";
-import { hostileTo, limits } from "./hostile.ts";
+import { hostileTo, hurried } from "./hostile.ts";
 import { infoData, metaData, optionBytes, RawClient, text, uint16, uint32 } from "./raw-client.ts";
 
 const test = suite("NBD handshakes with hostile clients");
 const check = hostileTo(test);
+const checkInTime = hostileTo(test, hurried);
 
 /** An option's header with any length and magic, without its data. */
 function optionHeader(code: number, length: number, word: bigint = magic.option): Buffer {
@@ -173,7 +174,7 @@ const stalls: [string, ...Uint8Array[]][] = [
   ["options, but no GO", uint32(3), optionBytes(option.list), optionBytes(option.structuredReply)],
 ];
 
-check(
+checkInTime(
   "whoever hangs half-way is dropped at the deadline, all of them at once",
   async ({ path, errors, server }) => {
     const clients = await Promise.all(stalls.map(async ([, ...parts]) => {
@@ -191,14 +192,17 @@ check(
   },
 );
 
-check("a slow sender has until the deadline, however often it sends a byte", async ({ path, errors }) => {
-  const client = await RawClient.connect(path);
-  client.send(uint32(3), optionHeader(option.list, 1024 * 1024));
-  const timer = setInterval(() => client.send(Buffer.alloc(1)), limits.handshakeTimeoutMs / 20);
-  await client.rest();
-  clearInterval(timer);
-  assert.match(errors[0].message, "no handshake in time");
-});
+checkInTime(
+  "a slow sender has until the deadline, however often it sends a byte",
+  async ({ path, errors }) => {
+    const client = await RawClient.connect(path);
+    client.send(uint32(3), optionHeader(option.list, 1024 * 1024));
+    const timer = setInterval(() => client.send(Buffer.alloc(1)), hurried.handshakeTimeoutMs / 20);
+    await client.rest();
+    clearInterval(timer);
+    assert.match(errors[0].message, "no handshake in time");
+  },
+);
 
 check("ABORT with half of the next option behind it: answered, and closed", async ({ path, server }) => {
   const client = await greeted(path);

@@ -21,8 +21,10 @@ export const hostileBytes = diskBytes / 2;
 export const limits = {
   maxBytesPerConnection: 4 * mebibyte,
   maxRequestsPerConnection: 16,
-  handshakeTimeoutMs: 500,
 } as const;
+
+/** Where the handshake's deadline is what is tested: long enough for the bystander on a busy machine. */
+export const hurried = { ...limits, handshakeTimeoutMs: 2000 } as const;
 
 export interface Hostile {
   readonly device: MemoryDevice;

@@ -28,8 +28,8 @@ test.after(async () => {
 });
 
 const open = (options: RemoteHostOptions = {}) => remoteHost("node", { isInteractive: false, ...options });
-/** Dead after a fifth of a second without a word. */
-const nervous = { heartbeatMs: 50, silentBeats: 4 };
+/** Dead after two seconds without a word: on a busy machine the living are silent for a while, too. */
+const nervous = { heartbeatMs: 100, silentBeats: 20 };
 
 /** Runs it with a host, and closes that. */
 async function withHost(

@@ -135,7 +135,7 @@ test("a child that is stopped, not dead, is noticed", async () => {
   const child = startChild();
   const end = exited(child);
   const stream = joinStreams(child.stdout!, child.stdin!);
-  const client = await RpcClient.connect(stream, { heartbeatMs: 100, silentBeats: 5 });
+  const client = await RpcClient.connect(stream, { heartbeatMs: 100, silentBeats: 20 });
   assert.is(await client.call("pid"), child.pid);
   // Not child.kill(): under Deno it takes every signal for the end and closes the pipe.
   process.kill(child.pid!, "SIGSTOP");

@@ -66,7 +66,7 @@ withSshd("settings for terminals in the user's configuration do not spoil the st
 });
 
 withSshd("a link that falls silent: the session gives it up, its ssh ends, another one goes on", async () => {
-  await withSession({ nopIntervalMs: 100, nopTimeoutMs: 200 }, async (session) => {
+  await withSession({ nopIntervalMs: 100, nopTimeoutMs: 2000 }, async (session) => {
     await checkRead(session, 5, 8);
     const first = children();
     assert.is(first.length, 1);
