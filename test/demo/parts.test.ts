@@ -172,4 +172,26 @@ test("checkNothingLeft: finds files and processes, and killProcessesOf ends thes
   assert.ok(existsSync(folders.run), "files are not its business");
 });
 
+test("killProcessesOf: one that ends in the moment in which it is to be killed is no error", async () => {
+  const folder = tempFolder("d");
+  const folders = { state: join(folder, "state"), run: join(folder, "run") };
+  const engine = execa("sh", ["-c", "read x", "engine", join(folders.run, "abc")], {
+    stdin: "pipe",
+    reject: false,
+  });
+  const { kill } = process;
+  process.kill = (pid) => {
+    kill(pid, "SIGKILL");
+    throw Object.assign(new Error("kill ESRCH"), { code: "ESRCH" });
+  };
+  try {
+    await killProcessesOf(folders);
+    assert.equal(processesOf(folders), []);
+  } finally {
+    process.kill = kill;
+    engine.kill("SIGKILL");
+    await engine;
+  }
+});
+
 test.run();
