@@ -21,7 +21,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     jobs: { type: "string", default: String(availableParallelism() + 1) },
-    timeout: { type: "string", default: "300" },
+    timeout: { type: "string", default: "480" },
     without: { type: "string", multiple: true, default: [] },
   },
 });

@@ -289,10 +289,11 @@ export class Guest {
 
   /** Grains; at times beside the one before, at times whole blocks. */
   #range(isSequential: boolean, isWhole = false): { from: number; to: number } {
-    const { random, scenario: { sizeBytes, blockBytes, longest } } = this.#world;
+    const { random, scenario: { sizeBytes, busy, blockBytes, longest } } = this.#world;
     const all = sizeBytes / grainBytes;
     const perBlock = blockBytes / grainBytes;
-    let from = isSequential ? this.#cursor % all : random.below(all);
+    const anywhere = () => busy.from / grainBytes + random.below((busy.to - busy.from) / grainBytes);
+    let from = isSequential ? this.#cursor % all : anywhere();
     let to = Math.min(all, from + 1 + random.below(longest));
     if (isWhole) {
       from -= from % perBlock;

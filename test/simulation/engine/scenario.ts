@@ -1,4 +1,5 @@
 /** What one seed tries: drawn before anything happens, so that parts of it can be left out when it fails. */
+import { pageBlocks } from "../../../src/engine/residency.ts";
 import { Random } from "../../engine/memory.ts";
 
 /** What may go wrong, or be asked for; a scenario has some of them. */
@@ -35,6 +36,8 @@ export interface Scenario {
   readonly blockBytes: number;
   /** A multiple of 512, and mostly not of the block. */
   readonly sizeBytes: number;
+  /** The bytes where most of what users do happens: all, or those around the border of two pages of the map. */
+  readonly busy: { readonly from: number; readonly to: number };
   /** The local disk is new and reads as zeroes; else it holds something. */
   readonly localZero: boolean;
   readonly activation: "explicit" | "first-write";
@@ -75,12 +78,14 @@ export function scenarioOf(seed: number, { without = [], requests }: Restriction
   const most = blockBytes === 65_536 ? 8 : random.chance(0.2) ? 200 : 40;
   const blocks = 4 + random.below(most);
   const shortSectors = random.chance(0.7) ? random.below(blockBytes / 512) : 0;
+  const sizeBytes = blocks * blockBytes + shortSectors * 512;
   const pick = <T>(...values: readonly T[]): T => values[random.below(values.length)];
-  return {
+  const scenario: Scenario = {
     seed,
     has,
     blockBytes,
-    sizeBytes: blocks * blockBytes + shortSectors * 512,
+    sizeBytes,
+    busy: { from: 0, to: sizeBytes },
     localZero: random.chance(0.6),
     activation: pick("explicit", "first-write"),
     demandBytes: Math.max(blockBytes, Math.min(65_536, blockBytes * pick(1, 2, 8))),
@@ -94,5 +99,23 @@ export function scenarioOf(seed: number, { without = [], requests }: Restriction
     diskMs: pick(0.1, 1, 8),
     faultMs: pick(20, 80, 400),
     longest: (blockBytes / 128) * pick(1, 2, 6) + random.below(8),
+  };
+  const wide = new Random(seed ^ 0x91de);
+  return wide.chance(0.01) ? widened(scenario, wide) : scenario;
+}
+
+/** The same on a disk whose map has two pages, or three. */
+function widened(scenario: Scenario, random: Random): Scenario {
+  const blockBytes = 512;
+  const pages = 1 + random.below(2);
+  const border = (1 + random.below(pages)) * pageBlocks * blockBytes;
+  const sizeBytes = (pages * pageBlocks + 4 + random.below(60)) * blockBytes;
+  return {
+    ...scenario,
+    blockBytes,
+    sizeBytes,
+    busy: { from: border - 60 * blockBytes, to: Math.min(sizeBytes, border + 60 * blockBytes) },
+    chunkBytes: 262_144,
+    longest: 4 * [1, 2, 6][random.below(3)] + random.below(8),
   };
 }

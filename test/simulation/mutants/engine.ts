@@ -189,4 +189,19 @@ export const mutants: Readonly<Record<string, readonly Edit[]>> = {
     from: "if (!fetch.isShared) this.#pool.give(buffer);",
     to: "this.#pool.give(buffer);",
   }],
+  "only the first of the map's pages that changed is made durable": [{
+    file: "residency-store.ts",
+    from: "for (const { page, words } of copies) {",
+    to: "for (const { page, words } of copies.slice(0, 1)) {",
+  }],
+  "the index tells of every page what it tells of the first that changed": [{
+    file: "residency-store.ts",
+    from: "const bytes = Uint8Array.from(copies.slice(from, to), (copy) => copy.bits);",
+    to: "const bytes = Uint8Array.from(copies.slice(from, to), () => copies[from].bits);",
+  }],
+  "what changes in a page is written into the page before": [{
+    file: "residency-store.ts",
+    from: "this.#files.live.writeNow(pageOffset(this.#geometry, page) +",
+    to: "this.#files.live.writeNow(pageOffset(this.#geometry, Math.max(0, page - 1)) +",
+  }],
 };
