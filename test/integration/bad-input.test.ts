@@ -271,7 +271,9 @@ withLoop(
           ]),
           refusal([path("disk"), "dst"], [`the device ${loop.path} on top of it`], ["--handoff manual"]),
         ]);
-        await execa("mount", [loop.path, path("mnt")]);
+        // Else the kernel writes to it in the background, some seconds later.
+        await execa("mount", ["-o", "noinit_itable", loop.path, path("mnt")]);
+        await execa("sync", ["--file-system", path("mnt")]);
         try {
           const mounted = `a file system mounted on ${path("mnt")}`;
           await refuseAll(dlsm, [

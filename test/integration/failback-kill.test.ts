@@ -87,13 +87,11 @@ async function ends(way: WayBack, backId: string): Promise<void> {
   await way.use(backId, async (client) => {
     await way.checkBy(client, backId);
     await way.writeBy(client, [[6 * MiB + 512, 1024]]);
+    // All is here now: a driver in the background cuts it over when nobody has it open.
+    const limit = { id: backId, bytesPerSecond: null, totalBytesPerSecond: null };
+    await withHost(way, ({ destination }) => destination.ask("destination.limit", limit));
   });
   await withHost(way, async (context) => {
-    await context.destination.ask("destination.limit", {
-      id: backId,
-      bytesPerSecond: null,
-      totalBytesPerSecond: null,
-    });
     const { end } = await new Driver(context, backId, { handoffCommand: null }).run();
     assert.ok(end === "done" || end === "gone");
   });

@@ -35,16 +35,17 @@ function sourceRecord({ from }: Move, id: string): SourceRecord | undefined {
   return sourceJournal(join(from.env.DLSM_STATE_DIR!, "source", id)).read();
 }
 
-const lockOf = (host: TestHost) => {
-  const lock = acquire(host.env.DLSM_RUN_DIR!);
-  assert.ok(lock, "nobody is at work there");
-  return lock;
-};
+/** When nobody is at work there. */
+async function lockOf(host: TestHost): Promise<{ release(): void }> {
+  let lock: { release(): void } | undefined;
+  await host.wait(() => (lock = acquire(host.env.DLSM_RUN_DIR!)) !== undefined, "nobody is at work there");
+  return lock!;
+}
 
 /** `activate`, held when the source is fenced and the volume is about to be activated. */
 async function heldHandOff(move: Move, controller: TestHost) {
   const { id } = await move.detached(move.from, "--handoff", "manual");
-  const lock = lockOf(move.to);
+  const lock = await lockOf(move.to);
   const command = controller.start("dlsm", ["activate", id, "--host", "root@node2", "--host", "root@node1"]);
   await move.from.wait(() => sourceRecord(move, id)?.fence?.baseline != null, "the source is fenced");
   return { id, lock, command };
@@ -114,7 +115,7 @@ scene(
   async (move) => {
     const { id } = await move.detached(move.from, "--hold-cutover");
     await move.until(id, (status) => status?.phase === "released", "released");
-    const lock = lockOf(move.to);
+    const lock = await lockOf(move.to);
     const command = move.to.start("dlsm", ["cutover", id]);
     await killOn(move.to, "driver");
     await killOn(move.to, "engine");
