@@ -11,6 +11,7 @@ import { kill } from "../helpers/dlsm.ts";
 import type { TestHost } from "../helpers/hosts/mod.ts";
 import { needing } from "../helpers/needs.ts";
 import { within } from "../helpers/processes.ts";
+import { readIfThere } from "../helpers/until.ts";
 import { killOn, Move, pidsOn, programsOfTwoHosts } from "./two-hosts.ts";
 
 const test = suite("two-hosts-middle");
@@ -48,7 +49,19 @@ async function heldHandOff(move: Move, controller: TestHost) {
   const lock = await lockOf(move.to);
   const command = controller.start("dlsm", ["activate", id, "--host", "root@node2", "--host", "root@node1"]);
   await move.from.wait(() => sourceRecord(move, id)?.fence?.baseline != null, "the source is fenced");
+  await waitsForLock(move.to);
   return { id, lock, command };
+}
+
+/** Who waits for the lock tries again all the time; a role that is not asked for anything sleeps. */
+async function waitsForLock(host: TestHost): Promise<void> {
+  const before = new Map<number, number>();
+  const tries = (pid: number) => {
+    const count = Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(readIfThere(`/proc/${pid}/status`))?.[1]);
+    before.set(pid, before.get(pid) ?? count);
+    return count - before.get(pid)!;
+  };
+  await host.wait(() => pidsOn(host, "role").some((pid) => tries(pid) > 50), "the role waits for the lock");
 }
 
 scene(
