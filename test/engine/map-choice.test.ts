@@ -43,6 +43,17 @@ test("a sync of the disk failed: the next engine trusts what was flushed, by for
   assert.is(await openWith(files), 5);
 });
 
+test("a live map that is missing, or is not its own, is a loss unless the machine was restarted", async () => {
+  const { live: other } = await left();
+  for (const live of [new CrashFile(), new CrashFile(other.bytes)]) {
+    const { durable } = await left();
+    const error = await rejection(openWith({ durable, live }), LiveMapError);
+    assert.match(error.message, /is missing/);
+    assert.is(error.isMissing, true);
+    assert.is(await openWith({ durable, live }, "later"), 5);
+  }
+});
+
 test("a live map that was cut short or emptied is not taken for one in which nothing was written", async () => {
   for (
     const damage of [
@@ -54,6 +65,7 @@ test("a live map that was cut short or emptied is not taken for one in which not
     const live = () => new CrashFile(damage(files.live.bytes));
     const error = await rejection(openWith({ durable: files.durable, live: live() }), LiveMapError);
     assert.match(error.message, /it lacks what the durable one has/);
+    assert.is(error.isMissing, false);
     assert.is(await openWith({ durable: files.durable, live: live() }, "b", true), 5);
   }
 });
