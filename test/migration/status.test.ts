@@ -41,6 +41,14 @@ test("statusOf() takes figures from the engine, else from the map on disk", () =
   assert.is(stopped.lastError, "it does not run");
 });
 
+test("statusOf() of what an older version remembers, without a verification: there was none", () => {
+  const { verified: _, verifiedBytes: __, ...older } = destination;
+  const [disk] = statusOf(older as DestinationEntry, source).disks;
+  assert.equal([disk!.verified, disk!.verifiedBytes], [null, 0]);
+  const [checked] = statusOf({ ...destination, verified: "same", verifiedBytes: 400 }, source).disks;
+  assert.equal([checked!.verified, checked!.verifiedBytes], ["same", 400]);
+});
+
 test("statusOf() says first what matters most", () => {
   const lastError = (entry: Partial<DestinationEntry>, from: SourceEntry | undefined = source) =>
     statusOf({ ...destination, ...entry }, from).lastError;

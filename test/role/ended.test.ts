@@ -2,7 +2,8 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { noteEnded, readEnded } from "../../src/role/ended.ts";
+import { Journal } from "../../src/lib/journal.ts";
+import { endedName, noteEnded, readEnded } from "../../src/role/ended.ts";
 import { tempFolder } from "../helpers/temp.ts";
 import { destination } from "../migration/entries.ts";
 
@@ -42,6 +43,22 @@ test("is nothing where it cannot be read, and never in the way", () => {
   const missing = { state: join(own.state, "missing"), run: own.run };
   noteEnded(missing, destination);
   assert.equal(readEnded(missing), []);
+});
+
+test("of an older version, which kept no verification, is told as well; what makes no sense is left out", () => {
+  const own = folders();
+  const { verified: _, verifiedBytes: __, ...older } = destination;
+  const strange = { ...destination, id: "wxyz1234", verified: "perhaps" };
+  const records = [older, strange, { ...destination, id: "efgh1234" }].map((entry) => ({
+    endedAt: "2025-01-03T00:00:00.000Z",
+    entry,
+  }));
+  new Journal(join(own.state, endedName), "ended", 1, (value) => value).write(records);
+  assert.equal(readEnded(own).map(({ entry }) => entry.id), ["abcd1234", "efgh1234"]);
+  assert.equal(readEnded(own, "abcd1234")[0]!.entry, older);
+  // It stays when another one ends.
+  noteEnded(own, { ...destination, id: "ijkl1234" });
+  assert.equal(readEnded(own).map(({ entry }) => entry.id), ["abcd1234", "efgh1234", "ijkl1234"]);
 });
 
 test.run();
