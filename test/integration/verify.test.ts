@@ -6,6 +6,8 @@ import type { MigrationStatus } from "../../src/report/mod.ts";
 import { makeDisk, MiB } from "../helpers/disk.ts";
 import { Dlsm } from "../helpers/dlsm.ts";
 import { needing } from "../helpers/needs.ts";
+import { pidsOf } from "../helpers/processes.ts";
+import { until } from "../helpers/until.ts";
 
 const test = suite("verify");
 const withTgt = needing(test, ["tgtd"]);
@@ -16,11 +18,14 @@ withTgt("a difference: exit code 5 also from resume, both sides are kept, until 
     const [source, destination] = [dlsm.path("src.img"), dlsm.path("dst.img")];
     makeDisk(source, 8, [0, 1, 2, 3]);
     const content = readFileSync(source);
-    const { id } = await dlsm.migrateDetached(source, destination, ["--verify", "--bwlimit", "1MiB/s"]);
-    await dlsm.until(id, (status) => status!.disks[0]!.residentBytes >= MiB, "some of it is here");
+    const { id } = await dlsm.migrateDetached(source, destination, ["--verify", "--bwlimit", "64KiB/s"]);
+    // The data alone takes a minute: it is paused long before that.
+    await dlsm.until(id, (status) => status!.disks[0]!.residentBytes > 0, "some of it is here");
     await dlsm.ok("pause", id);
-    const { disks: [{ nbdUri }] } = (await dlsm.status(id))!;
+    const { phase: pausedIn, disks: [{ nbdUri, residentBytes }] } = (await dlsm.status(id))!;
     assert.ok(nbdUri);
+    assert.is(pausedIn, "active");
+    assert.ok(residentBytes < 4 * MiB, `${residentBytes} bytes are here already`);
     // Every byte that may have come: somebody's mistake.
     write(destination, Buffer.alloc(4 * MiB, 0x5a));
     const different = (await dlsm.run("verify", id)).exitCode === 5;
@@ -32,6 +37,8 @@ withTgt("a difference: exit code 5 also from resume, both sides are kept, until 
       assert.is(exitCode, 5, `${args.join(" ")}: ${stderr}`);
       assert.match(stderr, "the source's export is kept");
     }
+    // One in the background that is late would end the migration as soon as it is mended.
+    await until(() => pidsOf(dlsm, "driver").length === 0, "nobody drives it any more");
     const { stdout } = await dlsm.ok("status", id);
     assert.match(stdout, `${id} synced`);
     assert.match(stdout, "everything is here and durable, but differs from the source, which is kept");
