@@ -45,6 +45,12 @@ export class ServerBudget {
     return this.#members * this.reserveBytes + this.#commonUsedBytes;
   }
 
+  /** At most half of the places are taken, and half of the bytes. */
+  get isHalfFree(): boolean {
+    const { maxConnections, totalBytes } = this.limits;
+    return this.#members <= maxConnections / 2 && this.committedBytes <= totalBytes / 2;
+  }
+
   /** A new connection's budget; undefined if there is no place for one. */
   join(): Budget | undefined {
     const { maxConnections, totalBytes } = this.limits;

@@ -30,8 +30,9 @@ export interface NbdServerOptions {
   /** Called with the new `connectionCount` whenever it changes. */
   onConnectionsChange?(count: number): void;
   /**
-   * For a log: a client broke the protocol (`NbdProtocolError`; dropped), or the device its contract; or the first of
-   * those that are refused because too many are connected.
+   * For a log: a client broke the protocol (`NbdProtocolError`; dropped), or the device its contract; or
+   * clients are refused because too many are connected: told of the first, and not again until half of the room
+   * was free.
    */
   onError?(error: Error): void;
 }
@@ -78,8 +79,8 @@ export class NbdServer {
   readonly #connections = new Map<number, { readonly connection: Connection; readonly connectedAt: Date }>();
   #lastId = 0;
   #lastCount = 0;
-  /** The last one that came was refused, because there are too many: that is told once, however many come. */
-  #isRefusing = false;
+  /** That clients are refused is told once, however many come and go, until half of the room was free. */
+  #isRefusalTold = false;
   #listening: Listening | undefined;
 
   constructor(device: BlockDevice, options: NbdServerOptions = {}) {
@@ -170,16 +171,16 @@ export class NbdServer {
 
   #accept(socket: Socket): void {
     const { exportName = "", description = "", handshakeTimeoutMs = 30_000 } = this.#options;
+    if (this.#budget.isHalfFree) this.#isRefusalTold = false;
     const budget = this.#budget.join();
     if (budget === undefined) {
       socket.destroy();
-      if (!this.#isRefusing) {
+      if (!this.#isRefusalTold) {
         this.#options.onError?.(new Error("clients are refused: no more may be connected"));
       }
-      this.#isRefusing = true;
+      this.#isRefusalTold = true;
       return;
     }
-    this.#isRefusing = false;
     const id = ++this.#lastId;
     const { sizeBytes, preferredBlockBytes, metaContexts } = this.#device;
     const connection = new Connection(

@@ -39,6 +39,21 @@ test("63 greedy clients leave the last one its reserve, and something of the com
   assert.is(server.join(), undefined, "there is no 65th place");
 });
 
+test("half of it is free when half of the places are, and half of the bytes", () => {
+  const server = new ServerBudget(limits);
+  const all = Array.from({ length: 33 }, () => server.join()!);
+  assert.not(server.isHalfFree, "33 places of 64 are taken");
+  all.pop()!.leave(0, 0);
+  assert.ok(server.isHalfFree);
+  // What they leave in the device counts when they are gone as well.
+  for (const budget of all) greed(budget);
+  assert.not(server.isHalfFree);
+  for (const budget of all) budget.leave(budget.requests, budget.bytes);
+  assert.not(server.isHalfFree, "no place is taken");
+  for (const budget of all) budget.release(budget.requests, budget.bytes);
+  assert.ok(server.isHalfFree);
+});
+
 test("those who take in turns end with equal shares", () => {
   const server = new ServerBudget(limits);
   const [first, second, third] = [server.join()!, server.join()!, server.join()!];

@@ -245,25 +245,73 @@ test("DISC with requests in flight: they are answered, then the connection close
   await until("it is gone", () => server.connectionCount === 0);
 });
 
-test("connections beyond the limit are refused, and accepted again when there is room", async (context) => {
+/** A server of its own for four clients, and what it tells; `connect` makes one that is closed at the end. */
+async function crowded(
+  { device }: Context,
+  body: (
+    at: { connect(): Promise<RawClient>; path: string; server: NbdServer; told: string[] },
+  ) => Promise<void>,
+): Promise<void> {
   const path = join(tempFolder("nbd"), "s");
   const told: string[] = [];
   const onError = ({ message }: Error) => void told.push(message);
-  const server = new NbdServer(context.device, { maxConnections: 2, onError });
+  const server = new NbdServer(device, { maxConnections: 4, onError });
   await server.listen(path);
-  const first = await RawClient.ready(path);
-  const second = await RawClient.ready(path);
-  for (let round = 0; round < 2; round++) {
-    const third = await RawClient.connect(path);
-    assert.is((await third.rest()).length, 0);
+  const clients: RawClient[] = [];
+  const connect = async () => {
+    const client = await RawClient.ready(path);
+    clients.push(client);
+    return client;
+  };
+  try {
+    await body({ connect, path, server, told });
+  } finally {
+    for (const client of clients) client.close();
+    await server.close();
   }
-  assert.equal(told, ["clients are refused: no more may be connected"], "once");
-  second.close();
-  await until("there is room", () => server.connectionCount === 1);
-  await assertServes(path);
-  first.close();
-  await server.close();
-});
+}
+
+async function assertRefuses(path: string): Promise<void> {
+  const client = await RawClient.connect(path);
+  try {
+    assert.is((await client.rest()).length, 0);
+  } finally {
+    client.close();
+  }
+}
+
+const refused = "clients are refused: no more may be connected";
+
+test("connections beyond the limit are refused, and accepted again when there is room", (context) =>
+  crowded(context, async ({ connect, path, server, told }) => {
+    const [last] = [await connect(), await connect(), await connect(), await connect()];
+    for (let round = 0; round < 2; round++) await assertRefuses(path);
+    assert.equal(told, [refused], "once");
+    last.close();
+    await until("there is room", () => server.connectionCount === 3);
+    await assertServes(path);
+  }));
+
+test("that clients are refused is told once while they come and go, and again after half of them were gone", (context) =>
+  crowded(context, async ({ connect, path, server, told }) => {
+    const clients = [await connect(), await connect(), await connect(), await connect()];
+    const leave = async (count: number) => {
+      for (const client of clients.splice(0, count)) client.close();
+      await until("they are gone", () => server.connectionCount === clients.length);
+    };
+    await assertRefuses(path);
+    for (let round = 0; round < 3; round++) {
+      await leave(1);
+      clients.push(await connect());
+      await assertRefuses(path);
+    }
+    assert.equal(told, [refused], "one at the limit came and went");
+    await leave(2);
+    clients.push(await connect(), await connect());
+    assert.equal(told, [refused], "nobody was refused");
+    for (let round = 0; round < 2; round++) await assertRefuses(path);
+    assert.equal(told, [refused, refused], "half of them were gone");
+  }));
 
 test("onConnectionsChange tells each change of the number of clients", async ({ path, server, counts }) => {
   const idle = await RawClient.connect(path);
