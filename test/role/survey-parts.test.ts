@@ -5,7 +5,7 @@ import { userInfo } from "node:os";
 import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { goesAtLogout } from "../../src/role/survey/folders.ts";
+import { folderFindings, goesAtLogout } from "../../src/role/survey/folders.ts";
 import { moduleState } from "../../src/role/survey/kernel.ts";
 import { systemPort } from "../../src/role/survey/ports.ts";
 import { socketsOf } from "../../src/role/survey/processes.ts";
@@ -41,7 +41,7 @@ test("TCP tables: addresses of both families, states, inodes; lines that make no
 
 test("a run folder of logind's goes at logout, unless its user lingers", () => {
   const lingering = tempFolder();
-  const goes = (path: string) => goesAtLogout(path, lingering);
+  const goes = (path: string) => goesAtLogout(path, { folders: "/run/user", lingering });
   assert.equal(["/run/user/1000/dlsm", "/run/dlsm", "/tmp/run/user/1000/dlsm"].map(goes), [
     true,
     false,
@@ -49,6 +49,23 @@ test("a run folder of logind's goes at logout, unless its user lingers", () => {
   ]);
   writeFileSync(join(lingering, userInfo().username), "");
   assert.is(goes("/run/user/1000/dlsm"), false);
+});
+
+test("a run folder that goes at logout is told, a state folder there and one of a user who lingers are not", () => {
+  const [folders, lingering] = [tempFolder(), tempFolder()];
+  const told = (name: string) =>
+    folderFindings(
+      { state: join(folders, "1000", "state"), run: join(folders, name) },
+      { folders, lingering },
+    ).filter(({ message }) => message.includes("logged out"));
+  const [finding, ...others] = told("1000/dlsm");
+  assert.equal(others, []);
+  assert.equal([finding!.check, finding!.level], ["run-folder", "note"]);
+  assert.match(finding!.message, join(folders, "1000/dlsm"));
+  assert.match(finding!.remedy!, "loginctl enable-linger");
+  assert.equal(told("elsewhere/dlsm"), []);
+  writeFileSync(join(lingering, userInfo().username), "");
+  assert.equal(told("1000/dlsm"), []);
 });
 
 test("a listener on every address at the port of iSCSI is told, others are not", () => {

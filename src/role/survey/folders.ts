@@ -14,14 +14,21 @@ const noneBytes = 1024 * 1024;
 /** statfs(2): f_type of tmpfs and ramfs. */
 const memoryTypes = [0x01021994, 0x858458f6];
 
-export function folderFindings({ state, run }: RoleFolders): Finding[] {
+/** Where logind has the folders of logged-in users, and the names of those that linger. */
+interface Logins {
+  readonly folders: string;
+  readonly lingering: string;
+}
+const logind: Logins = { folders: "/run/user", lingering: "/var/lib/systemd/linger" };
+
+export function folderFindings({ state, run }: RoleFolders, logins = logind): Finding[] {
   return [
-    ...folderFinding("state-folder", state, "DLSM_STATE_DIR"),
-    ...folderFinding("run-folder", run, "DLSM_RUN_DIR"),
+    ...folderFinding("state-folder", state, "DLSM_STATE_DIR", logins),
+    ...folderFinding("run-folder", run, "DLSM_RUN_DIR", logins),
   ];
 }
 
-function folderFinding(check: string, path: string, variable: string): Finding[] {
+function folderFinding(check: string, path: string, variable: string, logins: Logins): Finding[] {
   const refuse = (problem: string, hint: string) => [missing(check, path, problem, hint)];
   try {
     ensureFolder({ path, isShared: false }, check.replace("-", " "), variable);
@@ -40,7 +47,7 @@ function folderFinding(check: string, path: string, variable: string): Finding[]
   const where = `${path}, ${formatSize(freeBytes)} free on ${fileSystemOf(path)}`;
   const more = check === "state-folder" ? isMemory ? [inMemory(check, path, where)] : [] : [
     ...(isMemory ? [] : [onDisk(check, path, where)]),
-    ...(goesAtLogout(path) ? [ofLogin(check, path)] : []),
+    ...(goesAtLogout(path, logins) ? [ofLogin(check, path)] : []),
   ];
   if (freeBytes < noneBytes) {
     return [...more, missing(check, path, `${where}: there is no space`, "make space there")];
@@ -70,8 +77,9 @@ function onDisk(check: string, path: string, where: string): Finding {
 }
 
 /** logind removes /run/user/UID at the user's last logout, unless the user lingers (loginctl(1)). */
-export function goesAtLogout(path: string, lingering = "/var/lib/systemd/linger"): boolean {
-  return /^\/run\/user\/\d+\//.test(path) && !lingers(lingering);
+export function goesAtLogout(path: string, { folders, lingering } = logind): boolean {
+  return path.startsWith(`${folders}/`) && /^\d+\//.test(path.slice(folders.length + 1)) &&
+    !lingers(lingering);
 }
 
 function lingers(folder: string): boolean {
