@@ -152,6 +152,9 @@ export async function goOn(
     await forgetIfGone(session, id);
     throw error;
   }
+  if (isHeld) {
+    reporter.message("info", `${id}: when all of it is here, its cut-over waits for dlsm cutover ${id}`);
+  }
   const status = await statusById(session, id);
   if (options.detach) {
     await detach(session, id);
@@ -164,9 +167,6 @@ export async function goOn(
   }
   if (!isHandedOver) {
     reporter.message("info", `when its user has stopped on the source: dlsm activate ${id}`);
-  }
-  if (isHeld) {
-    reporter.message("info", `${id}: when all of it is here, its cut-over waits for dlsm cutover ${id}`);
   }
   await follow(session, id);
 }

@@ -106,9 +106,12 @@ const refusals: Readonly<Record<string, readonly [what: string, remedy: string]>
   ENOSPC: ["a file system is full", "make space there"],
   EDQUOT: ["this user's quota is used up", "make space there, or raise the quota"],
   EROFS: ["a file system is read-only", "make it writable, and see dmesg if it should be"],
-  EACCES: ["this user may not do that", "become root, or a user who may"],
-  EPERM: ["this user may not do that", "become root, or a user who may"],
-  EIO: ["a disk failed", "see dmesg, and mend it"],
+  EACCES: ["this user may not do that", "become a user who may"],
+  EPERM: [
+    "the system does not allow that",
+    "become a user who may (not even root may change an immutable file)",
+  ],
+  EIO: ["reading or writing failed", "see what dmesg says of the disk, and mend it"],
   ENOMEM: ["the machine has no memory left", "end what has so much of it"],
 };
 

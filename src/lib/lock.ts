@@ -1,15 +1,27 @@
 /** Locks between processes of one machine: flock(2), given back by the kernel when its holder dies. */
 import { closeSync, openSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { LockedError } from "./errors.ts";
+import { errnoCode, FailedError, LockedError } from "./errors.ts";
 import { tryLock } from "./libc.ts";
 
 /** Takes the lock of a file or folder, which must be there, until `release`; undefined if another has it. */
 export function acquire(path: string): { release(): void } | undefined {
-  const descriptor = openSync(path, "r");
+  const descriptor = openFolder(path);
   if (tryLock(descriptor)) return { release: () => closeSync(descriptor) };
   closeSync(descriptor);
   return undefined;
+}
+
+function openFolder(path: string): number {
+  try {
+    return openSync(path, "r");
+  } catch (cause) {
+    if (errnoCode(cause) !== "ENOENT") throw cause;
+    throw new FailedError(`${path}, whose lock is needed, was removed`, {
+      hint: "give the command again (for a migration under way: dlsm resume), which makes its folder anew",
+      cause,
+    });
+  }
 }
 
 export interface LockOptions {

@@ -95,7 +95,7 @@ export class Driver {
       if (!await destination.ask("driver.take", { id: this.#id })) {
         return this.#options.isBackground && !wasAway ? "gone" : undefined;
       }
-      return await this.#doSteps(view) ? this.#ended() : undefined;
+      return await this.#doSteps(view) ? await this.#ended() : undefined;
     } catch (error) {
       // What it was about is looked up when the host is back.
       if (!(error instanceof UnreachableError)) throw error;
@@ -185,8 +185,10 @@ export class Driver {
     return lost;
   }
 
-  #ended(): "done" {
-    this.#status = endedStatus(this.#status!, this.#danger);
+  /** With all of its disks: some may have ended before the last look. */
+  async #ended(): Promise<"done"> {
+    const { answer } = await reached(() => endedStatusAt(this.#context.destination, this.#id));
+    this.#status = endedStatus(answer ?? this.#status!, this.#danger);
     return "done";
   }
 

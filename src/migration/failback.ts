@@ -32,7 +32,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { FailedError, InterruptedError, messageOf, PreconditionError } from "../lib/errors.ts";
 import type { DestinationEntry } from "../role/mod.ts";
-import { type Context, observe, observeKnown } from "./context.ts";
+import { type Context, endedStatusAt, observe, observeKnown, reached } from "./context.ts";
 import { requireBothHosts, requireFailback } from "./failback-check.ts";
 import { backDiskOf, backIdOf, turned, undoFailback } from "./failback-undo.ts";
 import { chooseNetwork, type NetworkWishes } from "./network.ts";
@@ -71,10 +71,31 @@ export async function failback(context: Context, id: string, request: FailbackRe
   try {
     await goBack(context, view, backId, request);
   } catch (error) {
-    throw await undone(context, view.id, backId, { error, isSure: known === undefined });
+    const isDone = !context.signal.aborted && await isGone(context, backId);
+    if (!isDone) throw await undone(context, view.id, backId, { error, isSure: known === undefined });
   }
   await context.destination.ask("driver.leave", { id, goOn: false });
   return backId;
+}
+
+/**
+ * Whether another process was quicker: the new migration's driver, which goes on by itself once it is attached. Then
+ * nothing of the old migration is left.
+ */
+async function isGone(context: Context, backId: string): Promise<boolean> {
+  const back = turned(context);
+  const hasEnded = async () =>
+    (await reached(() => endedStatusAt(back.destination, backId))).answer !== undefined;
+  const entries = destinationsOf(await observe(back, backId));
+  if (entries.length === 0) return await hasEnded();
+  if (!entries.every(({ isActivated }) => isActivated)) return false;
+  try {
+    for (const entry of entries) await settle(back, entry);
+    return true;
+  } catch {
+    // What keeps it from being settled is told by whoever finds out that it cannot be undone.
+    return await hasEnded();
+  }
 }
 
 async function goBack(context: Context, view: View, backId: string, request: FailbackRequest): Promise<void> {
@@ -185,7 +206,13 @@ async function undone(
   }
   let hasGone: boolean;
   try {
-    hasGone = !await undoFailback(context, await observeKnown(context, id), { isForced: false, isSure });
+    const view = await observe(context, id);
+    if (view.destinationProblem === null && destinationsOf(view).length === 0) {
+      // It has gone back, as this one if that was begun before.
+      hasGone = !isSure;
+    } else {
+      hasGone = !await undoFailback(context, view, { isForced: false, isSure });
+    }
     if (!hasGone) await bringUp(context, id);
   } catch (cause) {
     context.reporter.message("warn", `${id} is frozen still, that could not be undone: ${messageOf(cause)}`);

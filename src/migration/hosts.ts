@@ -6,7 +6,7 @@ import type { AddressBook } from "./address-book.ts";
 import { endedStatusAt, lookOptions, observe, reached } from "./context.ts";
 import { checkedHost, isSameHost, unknownHost, type Wanted } from "./other-host.ts";
 import { sorted, statusOf } from "./status.ts";
-import { destinationsOf, type View, viewsOf } from "./view.ts";
+import { destinationsOf, disksOf, type View, viewsOf } from "./view.ts";
 
 /** The hosts that a command can ask. */
 export interface Hosts {
@@ -107,7 +107,10 @@ async function completed(hosts: Hosts, all: readonly Holdings[], view: View): Pr
   );
   if (silent !== undefined) return [statusOf({ ...view, destinationProblem: silent.problem })];
   const whole = await observe({ source, destination }, view.id);
-  if (whole.sourceProblem !== null) return [statusOf({ ...view, sourceProblem: whole.sourceProblem })];
+  // Its export was there a moment ago.
+  if (whole.sourceProblem !== null) {
+    return [statusOf({ ...whole, disks: disksOf(view.id, sources, destinationsOf(whole)) })];
+  }
   return whole.disks.length === 0 ? [] : [statusOf(whole)];
 }
 

@@ -144,19 +144,26 @@ export async function setUp(context: Context, id: string): Promise<View> {
     await takeBack(context, id);
     throw error;
   }
-  throw new InterruptedError(`interrupted while ${id} was being set up: nothing was handed over`, {
+  throw interrupted(id);
+}
+
+function interrupted(id: string): InterruptedError {
+  return new InterruptedError(`interrupted while ${id} was being set up: nothing was handed over`, {
     hint: `go on with dlsm resume ${id}, or take it back with dlsm abort ${id}`,
   });
 }
 
 /**
  * Takes the driver's place. The process that follows a command which was killed or interrupted has it for a moment,
- * until it sees that it can do nothing; who sets up has it for longer. Throws LockedError.
+ * until it sees that it can do nothing; who sets up has it for longer. Throws LockedError, InterruptedError,
+ * or PreconditionError if the migration is gone.
  */
-async function takePlace({ destination, signal }: Context, id: string): Promise<void> {
+async function takePlace(context: Context, id: string): Promise<void> {
   const deadline = performance.now() + placeTimeoutMs;
-  while (!await destination.ask("driver.take", { id })) {
-    if (signal.aborted || performance.now() >= deadline) {
+  while (!await context.destination.ask("driver.take", { id })) {
+    if (context.signal.aborted) throw interrupted(id);
+    await observeKnown(context, id);
+    if (performance.now() >= deadline) {
       throw new LockedError(`${id} is being set up by another command`, { hint: `see dlsm status ${id}` });
     }
     await sleep(placePollMs);

@@ -125,10 +125,15 @@ function problemOf(entry: DestinationEntry, source: SourceEntry | undefined): st
 }
 
 /** Exports whose destination is not known here. */
-function exportStatus({ id, disks, destinationProblem }: View): MigrationStatus {
+function exportStatus({ id, disks, sourceProblem, destinationProblem }: View): MigrationStatus {
   const sources = disks.flatMap(({ source }) => source === undefined ? [] : [source]);
   const [first] = sources;
-  const problems = [...sources.map(exportProblem), destinationProblem, orphanProblem(id, first)];
+  const problems = [
+    ...sources.map(exportProblem),
+    destinationProblem,
+    sourceProblem,
+    orphanProblem(id, first),
+  ];
   return {
     id,
     phase: "exported",

@@ -23,20 +23,33 @@ export async function killProcess(id: ProcessId): Promise<void> {
   await hasEnded(id, 10_000);
 }
 
-/** tgtd processes that run in `folder`: nobody else's, since the folder is private. */
-export function daemonsIn(folder: string): ProcessId[] {
+/** In the environment of a tgtd: the folder it was started in, which tells even where that was removed. */
+export const folderMark = "NODE_ISCSI_TARGET_FOLDER";
+
+/** tgtd processes that run in one of these folders, or were started there: nobody else's, since they are private. */
+export function daemonsIn(folders: readonly string[]): ProcessId[] {
   const found: ProcessId[] = [];
   for (const name of readdirSync("/proc")) {
     if (!/^\d+$/.test(name) || readProc(`/proc/${name}/comm`)?.trim() !== "tgtd") continue;
-    try {
-      if (readlinkSync(`/proc/${name}/cwd`) !== folder) continue;
-    } catch {
-      continue; // Another user's, or gone.
-    }
+    if (!folders.includes(cwdOf(name) ?? "") && !folders.includes(startedIn(name) ?? "")) continue;
     const id = identify(Number(name));
     if (id !== undefined && isRunning(id)) found.push(id);
   }
   return found;
+}
+
+function cwdOf(pid: string): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`);
+  } catch {
+    return undefined; // Another user's, or gone.
+  }
+}
+
+function startedIn(pid: string): string | undefined {
+  const start = `${folderMark}=`;
+  const entries = readProc(`/proc/${pid}/environ`)?.split("\0");
+  return entries?.find((entry) => entry.startsWith(start))?.slice(start.length);
 }
 
 /** O_ACCMODE of open(2). */

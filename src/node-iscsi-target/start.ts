@@ -9,7 +9,7 @@ import { Control, logName, readLog } from "./control.ts";
 import { Daemon, removeFiles } from "./daemon.ts";
 import { isTgtError, TgtError } from "./errors.ts";
 import { isWildcard } from "./parse.ts";
-import { daemonsIn, identify, isRunning, killProcess, type ProcessId } from "./process.ts";
+import { daemonsIn, folderMark, identify, isRunning, killProcess, type ProcessId } from "./process.ts";
 import { environment, findPrograms, type Programs } from "./programs.ts";
 import { readState, writeState } from "./state-file.ts";
 import type { Portal } from "./types.ts";
@@ -115,11 +115,12 @@ function refuseSecond(folder: string): void {
 
 /**
  * Ends what runs in `folder` and cannot be adopted: a tgtd whose start was cut short has no state file; it
- * exports nothing. Nothing happens if there is no such folder.
+ * exports nothing. One whose folder was removed under it cannot be told anything any more.
  */
 export async function endStrays(folder: string): Promise<void> {
   const adopted = await adoptDaemon(folder);
-  for (const stray of existsSync(folder) ? daemonsIn(realpathSync(folder)) : []) {
+  const folders = [resolve(folder), ...(existsSync(folder) ? [realpathSync(folder)] : [])];
+  for (const stray of daemonsIn(folders)) {
     if (stray.pid !== adopted?.pid) await killProcess(stray);
   }
 }
@@ -133,7 +134,7 @@ function launch(folder: string, namespace: Namespace, command: readonly string[]
     const child = execa(program!, argv, {
       cwd: folder,
       extendEnv: false,
-      env: environment({ TGT_IPC_SOCKET: socketPrefix }),
+      env: environment({ TGT_IPC_SOCKET: socketPrefix, [folderMark]: folder }),
       stdio: ["ignore", log, log],
       detached: true,
       cleanup: false,

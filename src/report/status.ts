@@ -38,7 +38,7 @@ export interface DiskStatus extends Condition {
   readonly holeBytes: number;
   /** Written at the destination before it was fetched, so never moved. */
   readonly overwrittenBytes: number;
-  /** What comparing the hashes of both sides showed when all was here; null: it was not done. */
+  /** The hashes of both sides: the same when all was here, different whenever that was seen; null: neither yet. */
   readonly verified: "same" | "different" | null;
   /** What was compared for it. */
   readonly verifiedBytes: number;

@@ -1,5 +1,5 @@
 /** Starting an engine, talking to it, and making sure that it has ended. */
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,6 +18,7 @@ import {
 } from "../rpc/mod.ts";
 import type { RoleFolders } from "./layout.ts";
 import { migrationOf } from "./messages.ts";
+import { enginesOf, liveMapOf } from "./running-engines.ts";
 
 const startTimeoutMs = 30_000;
 /** Until the engine must have logged in to the source for the first time. */
@@ -89,37 +90,26 @@ async function askOnce<T>(
 }
 
 /**
- * Throws EngineHungError if an engine serves on whose run folder was removed (by logind, when its user has logged out):
- * what it knows and its durable map does not would be lost with it.
+ * Throws EngineHungError if an engine serves on whose run folder was removed, moved or unmounted (by logind, when its
+ * user has logged out): what it knows and its durable map does not would be lost with it.
  */
 function requireNotCutOff(folders: RoleFolders): void {
-  const liveMap = join(folders.run, engineFiles.liveMap);
-  const cutOff = enginesOf(folders).find(({ pid }) => hasOpen(pid, `${liveMap} (deleted)`));
+  const here = statSync(join(folders.run, engineFiles.liveMap), { throwIfNoEntry: false });
+  const cutOff = enginesOf(folders).find(({ pid }) => {
+    const open = liveMapOf(pid);
+    return open !== undefined && !(here !== undefined && open.dev === here.dev && open.ino === here.ino);
+  });
   if (cutOff === undefined) return;
+  const name = basename(folders.state);
   const { pid } = cutOff;
   throw new EngineHungError(
-    `the engine of ${
-      basename(folders.state)
-    } (pid ${pid}) serves its clients, but cannot be asked: its run folder ` +
-      `${folders.run} was removed`,
+    `the engine of ${name} (pid ${pid}) serves its clients, but cannot be asked: its run folder ${folders.run} was removed`,
     {
       hint:
-        `kill ${pid} ends it in good order (its clients are disconnected, nothing is lost), then dlsm resume ` +
-        `${
-          migrationOf(basename(folders.state))
-        } starts it again; loginctl enable-linger keeps /run/user from going`,
+        `kill ${pid} ends it in good order (its clients are disconnected, nothing is lost; not so with -9), then ` +
+        `dlsm resume ${migrationOf(name)} starts it again; loginctl enable-linger keeps /run/user from going`,
     },
   );
-}
-
-/** By what /proc says of its descriptors (proc_pid_fd(5)). */
-function hasOpen(pid: number, target: string): boolean {
-  try {
-    const folder = `/proc/${pid}/fd`;
-    return readdirSync(folder).some((name) => readlinkSync(`${folder}/${name}`) === target);
-  } catch {
-    return false; // Gone, or another user's.
-  }
 }
 
 function hung(folders: RoleFolders, cause: Error): EngineHungError {
@@ -311,20 +301,6 @@ async function endStrays(folders: RoleFolders): Promise<void> {
     }
     if (!await hasEnded(id, stopTimeoutMs)) throw new FailedError(`the engine (pid ${id.pid}) does not end`);
   }
-}
-
-/** Running processes that were started as engines of this volume, by their argv. */
-function enginesOf({ state, run }: RoleFolders): ProcessId[] {
-  const marks = `\0engine\0${state}\0${run}\0`;
-  return readdirSync("/proc").filter((name) => /^\d+$/.test(name)).flatMap((name) => {
-    try {
-      if (!readFileSync(`/proc/${name}/cmdline`, "utf8").includes(marks)) return [];
-    } catch {
-      return []; // Gone, or another user's.
-    }
-    const id = identify(Number(name));
-    return id !== undefined && isRunning(id) ? [id] : [];
-  });
 }
 
 /** Also says how long the log was before: what comes after is this engine's. */

@@ -8,7 +8,16 @@ import { execa } from "execa";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { DlsmError } from "../../src/lib/errors.ts";
-import { type Context, Driver, failback, observe, resume } from "../../src/migration/mod.ts";
+import {
+  type Context,
+  Driver,
+  failback,
+  handOffNew,
+  observe,
+  resume,
+  setUp,
+} from "../../src/migration/mod.ts";
+import { settle } from "../../src/migration/steps.ts";
 import { createReporter } from "../../src/report/mod.ts";
 import { destinationJournal } from "../../src/role/destination-journal.ts";
 import { type Host, localHost, type RequestName } from "../../src/role/mod.ts";
@@ -77,10 +86,18 @@ async function killedAt(
   });
 }
 
-/** Goes back, if it has not; then all comes, and ends. */
-async function goesBack(way: WayBack): Promise<void> {
-  const backId = await withHost(way, (context) => failback(context, way.id, wishes));
-  await ends(way, backId);
+/** Goes back, if it has not (as `known`); then all comes, and ends. */
+async function goesBack(way: WayBack, known?: string): Promise<void> {
+  const went = await withHost(way, (context) => failback(context, way.id, wishes)).catch((error) => {
+    if (known === undefined || !isOver(error)) throw error;
+    return known;
+  });
+  await ends(way, went);
+}
+
+/** The driver of the new migration has settled it: the old one is gone. */
+function isOver(error: unknown): boolean {
+  return error instanceof DlsmError && /has gone back as|there is no migration/.test(error.message);
 }
 
 async function ends(way: WayBack, backId: string): Promise<void> {
@@ -100,13 +117,12 @@ async function ends(way: WayBack, backId: string): Promise<void> {
 }
 
 /** Stays, if it has not gone back; then goes back once more. */
-async function stays(way: WayBack): Promise<void> {
-  const known = await backIdOf(way);
+async function stays(way: WayBack, known: string): Promise<void> {
   try {
     assert.ok(await withHost(way, (context) => resume(context, way.id, false)));
   } catch (error) {
-    if (!(error instanceof DlsmError) || !/has gone back as/.test(error.message)) throw error;
-    return await ends(way, known!);
+    if (!isOver(error)) throw error;
+    return await ends(way, known);
   }
   await way.check(way.id);
   await way.write(way.id, [[4 * MiB, 4096], [11 * MiB + 512, 512]]);
@@ -152,8 +168,10 @@ withTgt(
     await eachOf(points, ({ name, when, then }) => `${when} ${name}, ${then}`, async (point) => {
       await WayBack.with(slow, async (way) => {
         await way.write(way.id, [[2 * MiB, MiB], [9 * MiB + 512, 1024]]);
-        await killedAt(way, point, (context) => failback(context, way.id, wishes));
-        await (point.then === "stays" ? stays(way) : goesBack(way));
+        let known = "";
+        const request = { ...wishes, begin: (id: string) => void (known = id) };
+        await killedAt(way, point, (context) => failback(context, way.id, request));
+        await (point.then === "stays" ? stays(way, known) : goesBack(way, known));
       });
     });
   },
@@ -185,7 +203,7 @@ withTgt("who stays is killed at each step, and stays when told again", async () 
       const backId = await backIdOf(way);
       assert.not.ok(existsSync(way.dlsm.socketOf(backId!)), "nobody is served before the hand-off");
       await killedAt(way, { name, when: "after" }, (context) => resume(context, way.id, false));
-      await stays(way);
+      await stays(way, backId!);
     });
   });
 });
@@ -226,6 +244,57 @@ withTgt(
         await goesBack(way);
       });
     });
+  },
+);
+
+/** What the driver of the new migration does by itself, once that is attached. */
+async function goesBackByItself(way: WayBack, backId: string): Promise<void> {
+  await withHost(way, async (context) => {
+    await handOffNew(context, await setUp(context, backId), { isForced: false, command: null });
+    const { disks: [{ destination }] } = await observe(context, backId);
+    await settle(context, destination!);
+  });
+}
+
+const overtakenAt = ["destination.freeze", "source.changed", "source.lift"] as const;
+
+withTgt(
+  "the new migration's driver is quicker than the command, and may even have ended: it has gone back",
+  async () => {
+    const cases = overtakenAt.flatMap((name) => [true, false].map((isEnded) => ({ name, isEnded })));
+    await eachOf(
+      cases,
+      ({ name, isEnded }) => `${name}${isEnded ? ", ended" : ""}`,
+      async ({ name, isEnded }) => {
+        await WayBack.with(slow, async (way) => {
+          await way.write(way.id, [[2 * MiB, MiB]]);
+          // Not attached: nobody goes on with it by itself.
+          const seeded = { name: "destination.seed", when: "after" } as const;
+          await killedAt(way, seeded, (context) => failback(context, way.id, wishes));
+          const backId = (await backIdOf(way))!;
+          let isOvertaken = false;
+          await withHost(way, async (context) => {
+            const late: Host = {
+              ...context.source,
+              async ask(asked, request, options) {
+                if (asked === name && !isOvertaken) {
+                  isOvertaken = true;
+                  await goesBackByItself(way, backId);
+                  if (isEnded) await ends(way, backId);
+                }
+                return await context.source.ask(asked, request, options);
+              },
+            };
+            assert.is(
+              await failback({ ...context, source: late, destination: late }, way.id, wishes),
+              backId,
+            );
+          });
+          assert.ok(isOvertaken);
+          if (!isEnded) await ends(way, backId);
+        });
+      },
+    );
   },
 );
 

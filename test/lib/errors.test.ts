@@ -21,9 +21,10 @@ test("refusalOf() says what the system refused, where, and what to do; other err
   assert.match(full!.message, /^a file system is full: ENOSPC: /);
   assert.is(full!.hint, "make space there, and give the command again");
   const failed = refusalOf(thrownBy(() => readFileSync("/proc/self/mem")));
-  assert.match(failed!.message, /^a disk failed: EIO: /);
+  assert.match(failed!.message, /^reading or writing failed: EIO: /);
   const code = (name: string) => refusalOf(Object.assign(new Error("x"), { code: name }))?.message;
   assert.is(code("EROFS"), "a file system is read-only: x");
+  for (const name of ["EMFILE", "ENFILE", "EDQUOT", "EACCES", "EPERM", "ENOMEM"]) assert.ok(code(name), name);
   for (const name of ["ENOENT", "ERR_INVALID_ARG_TYPE", "constructor"]) {
     assert.is(code(name), undefined, name);
   }

@@ -1,16 +1,29 @@
 /** What is told of a migration whose two roles are asked one after the other. */
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { UnreachableError } from "../../src/lib/errors.ts";
 import { AddressBook } from "../../src/migration/address-book.ts";
 import { allStatuses } from "../../src/migration/hosts.ts";
 import type { Host, SourceEntry } from "../../src/role/mod.ts";
 import { tempFolder } from "../helpers/temp.ts";
-import { source } from "./entries.ts";
+import { destination, source } from "./entries.ts";
 
 const test = suite("hosts");
 
 const atNode2 = { host: "node2", path: "/dst", reach: "node2", hostId: "two" };
 const exported = { ...source, destination: atNode2, source: { ...source.source, hostId: "one" } };
+
+/** As `hostWith`, but nobody answers there after the first look. */
+function lostAfterOne(host: Host): Host {
+  let looks = 0;
+  const ask = (name: string, ...rest: unknown[]) => {
+    if (name === "source.list" && looks++ > 0) return Promise.reject(lost);
+    return host.ask(name as never, ...rest as [never]);
+  };
+  return { ...host, ask } as unknown as Host;
+}
+
+const lost = new UnreachableError("node1 does not answer", { host: "node1", wasReached: true });
 
 /** A host that gives these lists of exports, one after the other, the last one for ever; and has no destination. */
 function hostWith(reach: string | null, hostId: string, lists: SourceEntry[][]): Host {
@@ -39,6 +52,25 @@ test("one that ended after its export was listed, and before its destination was
   assert.equal(await statusesOf([[exported], []]), []);
   const here = { ...exported, destination: { ...exported.source, path: "/dst" } };
   assert.equal(await statusesOf([[here], []]), [], "both on one host");
+});
+
+test("a source that is lost between two looks: the migration is told of as its destination has it", async () => {
+  const far = { ...destination, source: { ...exported.source, reach: "node1" }, destination: atNode2 };
+  const one = lostAfterOne(hostWith(null, "one", [[exported]]));
+  const two = hostWith("node2", "two", []);
+  const ask = (name: string) => Promise.resolve(name === "destination.list" ? [far] : []);
+  const hosts = [one, { ...two, ask } as unknown as Host];
+  const at = (reach: string | null) => hosts.find((host) => host.reach === reach)!;
+  const statuses = await allStatuses({ at, book: new AddressBook(tempFolder()), named: [] });
+  assert.equal(statuses.map(({ phase, lastError }) => [phase, lastError]), [["active", lost.message]]);
+});
+
+test("a source that is lost then, and nothing at its destination: nobody is told to take it away", async () => {
+  const one = lostAfterOne(hostWith(null, "one", [[exported]]));
+  const hosts = [one, hostWith("node2", "two", [])];
+  const at = (reach: string | null) => hosts.find((host) => host.reach === reach)!;
+  const [status] = await allStatuses({ at, book: new AddressBook(tempFolder()), named: [] });
+  assert.equal([status?.phase, status?.lastError], ["exported", lost.message]);
 });
 
 test.run();

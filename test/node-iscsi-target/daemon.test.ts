@@ -90,7 +90,7 @@ real("startDaemon: port taken, address of nobody: a clear error, and nothing is 
   const nobody = { address: "203.0.113.77", port: 0 };
   assert.is(await reasonOf(startDaemon({ folder, portal: nobody })), "addressNotAvailable");
   assert.is(existsSync(folder), false);
-  assert.equal(daemonsIn(folder), []);
+  assert.equal(daemonsIn([folder]), []);
   await new Promise((resolve) => server.close(resolve));
 });
 
@@ -103,7 +103,7 @@ real("startDaemon: a daemon that listens on all addresses is killed", async () =
   const tgtd = script(folder, "tgtd", `exec tgtd -f -C 1 --iscsi portal=127.0.0.1:${port}`);
   const start = startDaemon({ folder: join(folder, "d"), portal: loopback, programs: { tgtd } });
   assert.is(await reasonOf(start), "wildcardPortal");
-  assert.equal(daemonsIn(join(folder, "d")), []);
+  assert.equal(daemonsIn([join(folder, "d")]), []);
   assert.is(existsSync(join(folder, "d")), false);
   await new Promise((resolve) => server.close(resolve));
 });
