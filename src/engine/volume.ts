@@ -239,6 +239,10 @@ export class Volume implements BlockDevice {
 
   /** Stops the sync, makes everything durable and closes the map in good order. */
   async close(): Promise<void> {
+    // A write that came after the map is closed in good order would be one that the map knows nothing of.
+    this.#writing.close();
+    this.#isActivationRefused = true;
+    await this.#activating?.catch(() => {});
     this.sync.close();
     while (this.#queue.size > 0 || this.claims.size > 0) {
       const fetch = this.#queue.lowest(0, this.#store.map.blockCount);

@@ -25,10 +25,16 @@ export interface WritingDependencies {
 export class Writing {
   readonly #deps: WritingDependencies;
   readonly #blockBytes: number;
+  #isClosed = false;
 
   constructor(deps: WritingDependencies) {
     this.#deps = deps;
     this.#blockBytes = deps.geometry.blockBytes;
+  }
+
+  /** From now on no write begins: what came too late, or still waits, is refused; nobody is there to hear of it. */
+  close(): void {
+    this.#isClosed = true;
   }
 
   /** Runs a local write of [offset, offset + length) under a claim, and marks its blocks. */
@@ -46,6 +52,7 @@ export class Writing {
       if (storing === undefined) break;
       await storing.settled;
     }
+    if (this.#isClosed) throw Object.assign(new Error("the volume is closed"), { code: "ECANCELED" });
     const claim = this.#deps.claims.add(range.first, range.count);
     try {
       this.#markResident(range);

@@ -88,6 +88,28 @@ test("an engine killed at any write of a mark: what the next one believes, it ma
   }
 });
 
+test("a write that waits while the volume is closed does not come after the map is", async () => {
+  for (const activation of ["explicit", "first-write"] as const) {
+    const { files, store } = await makeStore();
+    const random = new Random(1);
+    const disk = new MemoryDisk(new Uint8Array(sizeBytes), random);
+    const source = new MemorySource(random.bytes(sizeBytes), random);
+    const geometry = { sizeBytes, blockBytes };
+    const options = { geometry, source, disk, store, clock: systemClock, demandBytes: blockBytes };
+    const volume = new Volume({ ...options, activation });
+    volume.sync.pause();
+    const written = volume.write(0, nine, false).then(() => "written", (error) => error.code);
+    const activated = volume.activate();
+    const closed = volume.close();
+    await Promise.all([activated, closed]);
+    const late = volume.write(blockBytes, nine, false).then(() => "written", (error) => error.code);
+    assert.equal([await written, await late], ["ECANCELED", "ECANCELED"], activation);
+    assert.ok(disk.bytes.every((byte) => byte === 0), "nothing came");
+    const next = await ResidencyStore.open(files, identity);
+    assert.equal([next.activated, next.localZero, next.map.residentCount], [true, true, 0]);
+  }
+});
+
 test("a demand that waits in the queue does not fetch what is written here meanwhile", async () => {
   const { volume, source } = await active((await makeStore()).store, undefined, {
     fetchLimits: { demandFetches: 1 },

@@ -84,7 +84,7 @@ function activate(world: World): void {
   const again = () => void world.clock.after(10, () => activate(world));
   if (engine === undefined) return again();
   engine.volume.activate().then(undefined, (error) => {
-    if (engine.isAlive && !world.faults.excuse(0, "mapFull")) {
+    if (engine.isAlive && !world.isStopping && !world.faults.excuse(0, "mapFull")) {
       world.fail(new Wrong(`the hand-off is refused without a reason: ${error}`));
     }
     again();

@@ -201,7 +201,8 @@ export class Model {
       end,
       isAcknowledged: true,
       isFlushed: false,
-      isRefused: seen.isRefused,
+      // Which of those with the same content (zeroes) it was, nobody can tell.
+      isRefused: allowed.some(({ content: other, isRefused }) => other === content && isRefused),
       isObservation: true,
       from: grain,
       to: grain + 1,
