@@ -54,6 +54,16 @@ test("one that ended after its export was listed, and before its destination was
   assert.equal(await statusesOf([[here], []]), [], "both on one host");
 });
 
+test("a destination that does not answer is told of, and asked once", async () => {
+  let asked = 0;
+  const away = new UnreachableError("node2 does not answer", { host: "node2", wasReached: false });
+  const ask = () => (asked++, Promise.reject(away));
+  const two = { reach: "node2", ask, facts: ask, close: () => Promise.resolve() } as unknown as Host;
+  const at = (reach: string | null) => reach === null ? hostWith(null, "one", [[exported]]) : two;
+  const [status] = await allStatuses({ at, book: new AddressBook(tempFolder()), named: ["node2"] });
+  assert.equal([status?.phase, status?.lastError, asked], ["exported", away.message, 1]);
+});
+
 test("a source that is lost between two looks: the migration is told of as its destination has it", async () => {
   const far = { ...destination, source: { ...exported.source, reach: "node1" }, destination: atNode2 };
   const one = lostAfterOne(hostWith(null, "one", [[exported]]));

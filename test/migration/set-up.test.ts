@@ -1,7 +1,7 @@
 /** Who sets up is alone, but does not give way to one that only looks whether there is something to do. */
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { InterruptedError } from "../../src/lib/errors.ts";
+import { InterruptedError, LockedError } from "../../src/lib/errors.ts";
 import { setUp } from "../../src/migration/start.ts";
 import type { Context } from "../../src/migration/context.ts";
 import { createReporter } from "../../src/report/mod.ts";
@@ -28,6 +28,13 @@ function contextOf(host: Host, signal = new AbortController().signal): Context {
 test("it waits for a process that has the driver's place for a moment", async () => {
   const { id, disks } = await setUp(contextOf(busyHost(3)), "abcd1234");
   assert.equal([id, disks.length], ["abcd1234", 1]);
+});
+
+test("one that keeps the driver's place is told of in the end", async () => {
+  await setUp(contextOf(busyHost(Infinity)), "abcd1234").then(
+    () => assert.unreachable(),
+    (error) => assert.instance(error, LockedError),
+  );
 });
 
 test("interrupted, it does not wait", async () => {
