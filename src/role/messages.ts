@@ -161,7 +161,7 @@ export const requests = {
   "destination.setVerified": v.object({
     id: idSchema,
     verified: v.picklist(["same", "different"]),
-    verifiedBytes: v.number(),
+    verifiedBytes: bytes,
   }),
   "destination.detachSource": v.object({ id: idSchema }),
   "destination.setReleased": v.object({ id: idSchema }),
