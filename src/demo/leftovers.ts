@@ -1,7 +1,7 @@
 /** What a migration in the demo's folders may leave behind: processes and files. */
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { join, sep } from "node:path";
-import { hasEnded, identify, type ProcessId } from "../lib/process-id.ts";
+import { hasEnded, identify, kill, type ProcessId } from "../lib/process-id.ts";
 import { endedName, hostIdName, type RoleFolders } from "../role/mod.ts";
 import type { Check } from "./checks.ts";
 
@@ -58,11 +58,7 @@ export async function checkNothingLeft(folders: RoleFolders, known: readonly Pro
 /** Ends what an abort could not: it only serves a demo's disk. */
 export async function killProcessesOf(folders: RoleFolders): Promise<void> {
   for (const id of processesOf(folders)) {
-    try {
-      process.kill(id.pid, "SIGKILL");
-    } catch {
-      // It ended meanwhile.
-    }
+    kill(id, "SIGKILL");
     await hasEnded(id, goneTimeoutMs);
   }
 }

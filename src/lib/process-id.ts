@@ -37,6 +37,22 @@ export async function hasEnded(id: ProcessId, timeoutMs: number): Promise<boolea
   return true;
 }
 
+/** Sends it the signal, unless it has ended. */
+export function kill(id: ProcessId, signal: NodeJS.Signals): void {
+  if (!isRunning(id)) return;
+  try {
+    process.kill(id.pid, signal);
+  } catch {
+    // It ended meanwhile.
+  }
+}
+
+/** A variable of the environment that a process was started with; undefined too if it may not be looked at. */
+export function environmentOf(pid: number | string, name: string): string | undefined {
+  const entries = readProc(`/proc/${pid}/environ`)?.split("\0");
+  return entries?.find((entry) => entry.startsWith(`${name}=`))?.slice(name.length + 1);
+}
+
 function readProc(path: string): string | undefined {
   try {
     return readFileSync(path, "utf8");

@@ -1,6 +1,6 @@
 /** The processes of this room: ending them, finding them, and how one of them opened a file. */
 import { type BigIntStats, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
-import { hasEnded, identify, isRunning, type ProcessId } from "../lib/process-id.ts";
+import { environmentOf, hasEnded, identify, isRunning, kill, type ProcessId } from "../lib/process-id.ts";
 
 export { hasEnded, identify, isRunning, type ProcessId } from "../lib/process-id.ts";
 
@@ -14,12 +14,7 @@ function readProc(path: string): string | undefined {
 
 /** SIGKILL, which is safe: tgtd has no state worth keeping. tgtd ignores SIGTERM. */
 export async function killProcess(id: ProcessId): Promise<void> {
-  if (!isRunning(id)) return;
-  try {
-    process.kill(id.pid, "SIGKILL");
-  } catch {
-    // It ended meanwhile.
-  }
+  kill(id, "SIGKILL");
   await hasEnded(id, 10_000);
 }
 
@@ -31,7 +26,9 @@ export function daemonsIn(folders: readonly string[]): ProcessId[] {
   const found: ProcessId[] = [];
   for (const name of readdirSync("/proc")) {
     if (!/^\d+$/.test(name) || readProc(`/proc/${name}/comm`)?.trim() !== "tgtd") continue;
-    if (!folders.includes(cwdOf(name) ?? "") && !folders.includes(startedIn(name) ?? "")) continue;
+    if (!folders.includes(cwdOf(name) ?? "") && !folders.includes(environmentOf(name, folderMark) ?? "")) {
+      continue;
+    }
     const id = identify(Number(name));
     if (id !== undefined && isRunning(id)) found.push(id);
   }
@@ -44,12 +41,6 @@ function cwdOf(pid: string): string | undefined {
   } catch {
     return undefined; // Another user's, or gone.
   }
-}
-
-function startedIn(pid: string): string | undefined {
-  const start = `${folderMark}=`;
-  const entries = readProc(`/proc/${pid}/environ`)?.split("\0");
-  return entries?.find((entry) => entry.startsWith(start))?.slice(start.length);
 }
 
 /** O_ACCMODE of open(2). */

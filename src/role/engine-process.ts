@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import { engineFiles, type EngineStatus, type SourceExport } from "../engine/mod.ts";
 import { exitCodes, FailedError, LockedError, messageOf, PreconditionError } from "../lib/errors.ts";
-import { hasEnded, identify, isRunning, type ProcessId } from "../lib/process-id.ts";
+import { hasEnded, identify, isRunning, kill, type ProcessId } from "../lib/process-id.ts";
 import { selfCommand } from "../lib/self.ts";
 import {
   connectUnix,
@@ -198,7 +198,7 @@ async function startOnce(folders: RoleFolders, how: EngineStart): Promise<Engine
     if (status !== undefined) return status;
     if (!isRunning(id)) throw lastError(folders, logStart);
     if (performance.now() > deadline) {
-      process.kill(id.pid, "SIGKILL");
+      kill(id, "SIGKILL");
       throw new FailedError(
         `the engine did not start within ${startTimeoutMs / 1000} s: ${logSince(folders, logStart)}`,
         { hint: `see its log, ${join(folders.state, engineFiles.log)}` },
@@ -294,11 +294,7 @@ export async function endEngine(folders: RoleFolders): Promise<void> {
  */
 async function endStrays(folders: RoleFolders): Promise<void> {
   for (const id of enginesOf(folders)) {
-    try {
-      process.kill(id.pid, "SIGKILL");
-    } catch {
-      // It ended meanwhile.
-    }
+    kill(id, "SIGKILL");
     if (!await hasEnded(id, stopTimeoutMs)) throw new FailedError(`the engine (pid ${id.pid}) does not end`);
   }
 }

@@ -45,16 +45,6 @@ export function processesBeside({ run }: RoleFolders): OwnProcess[] {
   );
 }
 
-/** A variable of the process's environment as it was started with. */
-export function environmentOf({ id }: OwnProcess, name: string): string | undefined {
-  try {
-    const entries = readFileSync(`/proc/${id.pid}/environ`, "utf8").split("\0");
-    return entries.find((entry) => entry.startsWith(`${name}=`))?.slice(name.length + 1);
-  } catch {
-    return undefined;
-  }
-}
-
 /** Undefined: the process is gone. */
 export function parentOf(pid: number): number | undefined {
   const text = readOr(`/proc/${pid}/stat`, "");

@@ -10,19 +10,12 @@ import { basename, dirname, join } from "node:path";
 import { engineFiles } from "../../engine/mod.ts";
 import { FailedError } from "../../lib/errors.ts";
 import { acquire } from "../../lib/lock.ts";
-import { hasEnded, type ProcessId } from "../../lib/process-id.ts";
+import { environmentOf, hasEnded, kill, type ProcessId } from "../../lib/process-id.ts";
 import { engineMark, engineStatus, stopEngine } from "../engine-process.ts";
 import { listIds, ownerOf, type RoleFolders, roleFolders, type RoleName } from "../layout.ts";
 import { migrationOf } from "../messages.ts";
 import { type Finding, stray } from "./finding.ts";
-import {
-  environmentOf,
-  isInside,
-  type OwnProcess,
-  parentOf,
-  processesBeside,
-  socketsOf,
-} from "./processes.ts";
+import { isInside, type OwnProcess, parentOf, processesBeside, socketsOf } from "./processes.ts";
 
 export interface Stray {
   readonly finding: Finding;
@@ -111,8 +104,8 @@ async function strayDriver(folders: RoleFolders, process: OwnProcess): Promise<S
   const { id, words } = process;
   const migration = words[words.indexOf("drive") + 1];
   const isDriver = words.includes("drive") && migration !== undefined &&
-    environmentOf(process, "DLSM_RUN_DIR") === folders.run &&
-    environmentOf(process, "DLSM_STATE_DIR") === folders.state;
+    environmentOf(process.id.pid, "DLSM_RUN_DIR") === folders.run &&
+    environmentOf(process.id.pid, "DLSM_STATE_DIR") === folders.state;
   const isNeeded = () => listIds(folders, "destination").some((each) => migrationOf(each) === migration);
   if (!isDriver || isNeeded() || await hasEnded(id, driverTimeoutMs)) return undefined;
   return judged(
@@ -136,10 +129,10 @@ function strayTunnel(
 ): Stray | undefined {
   const { id, name, words } = process;
   if (name !== "ssh" || !words.includes("-W")) return undefined;
-  const run = environmentOf(process, engineMark);
+  const run = environmentOf(process.id.pid, engineMark);
   if (run === undefined || !isInside(run, folders.run)) return undefined;
   const parent = all.find((each) => each.id.pid === parentOf(id.pid));
-  if (parent !== undefined && environmentOf(parent, engineMark) === run) return undefined;
+  if (parent !== undefined && environmentOf(parent.id.pid, engineMark) === run) return undefined;
   return judged(
     "tunnel",
     `process ${id.pid}`,
@@ -239,11 +232,7 @@ function whyLocked(run: string): string | undefined {
 /** SIGKILL if the signal alone does not help: killing any process of dlsm loses nothing. */
 async function end(id: ProcessId, signal: NodeJS.Signals): Promise<void> {
   for (const each of [signal, "SIGKILL"] as const) {
-    try {
-      process.kill(id.pid, each);
-    } catch {
-      // It ended meanwhile.
-    }
+    kill(id, each);
     if (await hasEnded(id, endTimeoutMs)) return;
   }
   throw new FailedError(`process ${id.pid} does not end`);
