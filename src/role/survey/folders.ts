@@ -45,14 +45,15 @@ function folderFinding(check: string, path: string, variable: string, logins: Lo
   const freeBytes = bavail * bsize;
   const isMemory = memoryTypes.includes(type);
   const where = `${path}, ${formatSize(freeBytes)} free on ${fileSystemOf(path)}`;
-  const more = check === "state-folder" ? isMemory ? [inMemory(check, path, where)] : [] : [
-    ...(isMemory ? [] : [onDisk(check, path, where)]),
-    ...(goesAtLogout(path, logins) ? [ofLogin(check, path)] : []),
-  ];
+  const isState = check === "state-folder";
+  const more: Finding[] = [];
+  if (isState && isMemory) more.push(inMemory(check, path, where));
+  if (!isState && !isMemory) more.push(onDisk(check, path, where));
+  if (!isState && goesAtLogout(path, logins)) more.push(ofLogin(check, path));
   if (freeBytes < noneBytes) {
     return [...more, missing(check, path, `${where}: there is no space`, "make space there")];
   }
-  if (freeBytes < littleBytes && check === "state-folder") {
+  if (freeBytes < littleBytes && isState) {
     return [...more, note(check, path, `${where}, which is little`, "make space there")];
   }
   return more.length > 0 ? more : [ok(check, path, where)];
