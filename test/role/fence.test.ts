@@ -1,9 +1,8 @@
-/** The fence: real files, loop devices, writers and tgtd; what it changes, what it sees, what it gives back. */
+/** The fence of files, with real writers and tgtd: what it changes, what it sees, what it gives back. */
 import {
   chmodSync,
   chownSync,
   closeSync,
-  fsyncSync,
   mkdirSync,
   openSync,
   readFileSync,
@@ -16,139 +15,32 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { basename, join } from "node:path";
-import { execa } from "execa";
+import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { DlsmError, exitCodes } from "../../src/lib/errors.ts";
+import { exitCodes } from "../../src/lib/errors.ts";
 import { Journal } from "../../src/lib/journal.ts";
-import { roleFolders } from "../../src/role/layout.ts";
-import { sourceJournal, type SourceRecord } from "../../src/role/source-journal.ts";
-import { SourceRole } from "../../src/role/source.ts";
+import type { SourceRecord } from "../../src/role/source-journal.ts";
 import { makeDisk, MiB } from "../helpers/disk.ts";
-import { attachLoop, needingLoop } from "../helpers/loop-device.ts";
 import { findProgram, isRoot, needing } from "../helpers/needs.ts";
 import { closedToOthers, nobody, runAsNobody } from "../helpers/nobody.ts";
-import { until } from "../helpers/until.ts";
 import { tempFolder } from "../helpers/temp.ts";
 import { startWriter } from "../helpers/writer.ts";
+import {
+  assertFile,
+  type Exported,
+  hasFlag,
+  id,
+  modeOf,
+  newDisk,
+  refusalOf,
+  setImmutable,
+  withExported,
+} from "./fencing.ts";
 
 const test = suite("fence");
 const withTgt = needing(test, ["tgtd"]);
 const asNobody = needing(test, ["tgtd", "setpriv"], { root: true, unless: await closedToOthers() });
-const withLoop = await needingLoop(test, withTgt);
-const hasFlag = await canBeImmutable();
-const id = "fencetest";
-
-async function canBeImmutable(): Promise<boolean> {
-  if (findProgram("chattr") === undefined) return false;
-  const path = join(tempFolder("flag"), "file");
-  makeDisk(path, 1, []);
-  const { failed } = await execa("chattr", ["+i", path], { reject: false });
-  if (!failed) await execa("chattr", ["-i", path]);
-  return !failed;
-}
-
-/** One exported disk; everything is given back and removed by `close`. */
-class Exported {
-  readonly path: string;
-  readonly #folders: { state: string; run: string };
-
-  private constructor(path: string, folder: string) {
-    this.path = path;
-    this.#folders = { state: join(folder, "state"), run: join(folder, "run") };
-    for (const each of Object.values(this.#folders)) mkdirSync(each, { mode: 0o700 });
-  }
-
-  static async of(path: string): Promise<Exported> {
-    const exported = new Exported(path, tempFolder("fence"));
-    const address = "127.0.0.1";
-    const portal = { address, port: 0 };
-    await exported.role.export({ id, path, portal, allow: address, destination: null, tunnel: null });
-    return exported;
-  }
-
-  /** A new one each time, as each command has: it remembers nothing but what is in the journal. */
-  get role(): SourceRole {
-    return new SourceRole(this.#folders);
-  }
-
-  get journal() {
-    return sourceJournal(roleFolders(this.#folders, "source", id).state);
-  }
-
-  get fence() {
-    return this.journal.read()!.fence;
-  }
-
-  rewrite(change: (record: SourceRecord) => SourceRecord): void {
-    this.journal.write(change(this.journal.read()!));
-  }
-
-  async entry() {
-    const [entry] = await this.role.list({});
-    return entry!;
-  }
-
-  async danger(): Promise<string> {
-    return (await this.entry()).danger ?? "none";
-  }
-
-  async killTgtd(): Promise<void> {
-    const pid = (await this.entry()).tgtdPid!;
-    process.kill(pid, "SIGKILL");
-    await until(() => !readFileOr(`/proc/${pid}/stat`, "").match(/\) [^Z]/), "tgtd ends");
-  }
-
-  async close(): Promise<void> {
-    await this.role.release({ id, force: true });
-  }
-}
-
-function readFileOr(path: string, otherwise: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return otherwise;
-  }
-}
-
-function newDisk(mode = 0o640): string {
-  const path = join(tempFolder("disk"), "disk");
-  makeDisk(path, 4, [0]);
-  chmodSync(path, mode);
-  return path;
-}
-
-async function withExported(path: string, use: (exported: Exported) => Promise<void>): Promise<void> {
-  const exported = await Exported.of(path);
-  try {
-    await use(exported);
-  } finally {
-    await exported.close();
-  }
-}
-
-const modeOf = (path: string) => statSync(path).mode & 0o7777;
-
-async function isImmutable(path: string): Promise<boolean> {
-  if (!hasFlag) return false;
-  return (await execa("lsattr", ["-d", path])).stdout.split(" ", 1)[0]!.includes("i");
-}
-
-async function setImmutable(path: string, on: boolean): Promise<void> {
-  if (hasFlag) await execa("chattr", [on ? "+i" : "-i", path]);
-}
-
-/** Mode and flag as they were made, by a fence or without. */
-async function assertFile(path: string, mode: number, immutable: boolean, what?: string): Promise<void> {
-  const now = { mode: modeOf(path), immutable: await isImmutable(path) };
-  assert.equal(now, { mode, immutable: immutable && hasFlag }, what);
-}
-
-const isReadOnly = (device: string) =>
-  readFileSync(`/sys/block/${basename(device)}/ro`, "utf8").trim() === "1";
-
 /** With other programs than the system's. */
 async function inPath<T>(folder: string, work: () => Promise<T>): Promise<T> {
   const { PATH } = process.env;
@@ -158,12 +50,6 @@ async function inPath<T>(folder: string, work: () => Promise<T>): Promise<T> {
   } finally {
     process.env.PATH = PATH;
   }
-}
-
-async function refusalOf(promise: Promise<unknown>): Promise<DlsmError> {
-  const error = await promise.then(() => undefined, (error) => error);
-  assert.ok(error instanceof DlsmError, `not refused: ${error}`);
-  return error;
 }
 
 /** Writes through a descriptor that was open before; the flag is lifted first, because some file systems heed it. */
@@ -493,135 +379,6 @@ withTgt("a release that cannot give the file back leaves the record, and can be 
     assert.ok(exported.fence !== null);
     assert.is((await exported.role.release({ id, force: false })).note, null);
     await assertFile(path, 0o640, false);
-  });
-});
-
-async function withLoopDevice(use: (device: string, file: string) => Promise<void>): Promise<void> {
-  const file = newDisk();
-  const loop = await attachLoop(file);
-  try {
-    await use(loop.path, file);
-  } finally {
-    await execa("blockdev", ["--setrw", loop.path]);
-    await loop.detach();
-  }
-}
-
-/** Past the page cache's knowledge of who may: true if the kernel took it. */
-function canWrite(descriptor: number): boolean {
-  try {
-    writeSync(descriptor, Buffer.alloc(512, "y"), 0, 512, 0);
-    fsyncSync(descriptor);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-withLoop("a block device is made read-only, also for who has it open, and given back", async () => {
-  await withLoopDevice(async (device) => {
-    await withExported(device, async (exported) => {
-      const writer = openSync(device, "r+");
-      try {
-        assert.is(canWrite(writer), true);
-        assert.equal((await exported.role.fence({ id, force: true })).kinds, ["readOnly"]);
-        assert.is(isReadOnly(device), true);
-        assert.is(canWrite(writer), false);
-        assert.is(await exported.danger(), "none");
-        await exported.role.unfence({ id });
-        assert.is(isReadOnly(device), false);
-        assert.is(canWrite(writer), true);
-      } finally {
-        closeSync(writer);
-      }
-    });
-  });
-});
-
-withLoop("a device that was read-only before stays so", async () => {
-  await withLoopDevice(async (device) => {
-    await execa("blockdev", ["--setro", device]);
-    await withExported(device, async (exported) => {
-      await exported.role.fence({ id, force: false });
-      await exported.role.release({ id, force: false });
-      assert.is(isReadOnly(device), true);
-    });
-  });
-});
-
-withLoop("who has the file behind a loop device open for writing can write the device", async () => {
-  await withLoopDevice(async (device, file) => {
-    await withExported(device, async (exported) => {
-      const writer = await startWriter(file);
-      try {
-        const { message } = await refusalOf(exported.role.fence({ id, force: false }));
-        assert.match(message, `process ${writer.pid}`);
-        assert.is(isReadOnly(device), false);
-      } finally {
-        await writer.stop();
-      }
-    });
-  });
-});
-
-withLoop("danger: a write to the device, and one to the file behind it", async () => {
-  await withLoopDevice(async (device, file) => {
-    await withExported(device, async (exported) => {
-      const writer = openSync(device, "r+");
-      try {
-        // What is still to be written back was written before the fence.
-        writeSync(writer, Buffer.alloc(MiB, "z"), 0, MiB, 0);
-        await exported.role.fence({ id, force: true });
-        fsyncSync(writer);
-        assert.is(await exported.danger(), "none");
-        await execa("blockdev", ["--setrw", device]);
-        assert.is(canWrite(writer), true);
-        assert.match(await exported.danger(), /[1-9]\d* bytes were written to or discarded from it/);
-      } finally {
-        closeSync(writer);
-      }
-    });
-    await withExported(device, async (exported) => {
-      await exported.role.fence({ id, force: false });
-      assert.is(await exported.danger(), "none");
-      const descriptor = openSync(file, "r+");
-      writeSync(descriptor, Buffer.alloc(512), 0, 512, 0);
-      closeSync(descriptor);
-      const danger = await exported.danger();
-      assert.ok(danger.includes(`${file} behind it: its modification time changed`), danger);
-    });
-  });
-});
-
-withLoop(
-  "a device after a restart of the machine: ensure() makes it read-only before tgtd starts",
-  async () => {
-    await withLoopDevice(async (device) => {
-      await withExported(device, async (exported) => {
-        await exported.role.fence({ id, force: false });
-        await exported.killTgtd();
-        await execa("blockdev", ["--setrw", device]);
-        exported.rewrite((record) => ({ ...record, bootId: "before" }));
-        await exported.role.ensure({ id, force: false });
-        assert.is(isReadOnly(device), true);
-        await exported.role.release({ id, force: false });
-        assert.is(isReadOnly(device), false);
-      });
-    });
-  },
-);
-
-withLoop("a device's flag of another boot is not undone, nor is another device of its number", async () => {
-  await withLoopDevice(async (device) => {
-    await withExported(device, async (exported) => {
-      await exported.role.fence({ id, force: false });
-      exported.rewrite((record) => ({ ...record, stableId: "another file" }));
-      assert.match(await exported.danger(), "another disk is at its path");
-      assert.match((await refusalOf(exported.role.unfence({ id }))).message, "is another disk now");
-      exported.rewrite((record) => ({ ...record, bootId: "before" }));
-      assert.equal(await exported.role.unfence({ id }), { wasFenced: true, note: null });
-      assert.is(isReadOnly(device), true);
-    });
   });
 });
 
