@@ -2,6 +2,7 @@
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import type { Test } from "uvu";
 import * as assert from "uvu/assert";
 import { tempFolder } from "../../helpers/temp.ts";
 
@@ -15,9 +16,44 @@ export interface Edit {
 
 const checkout = join(import.meta.dirname!, "..", "..", "..");
 
-/** The module `main` of a copy of `parts` with the edits in it; all paths are from the checkout on. */
+/** What is copied; paths are from the checkout on. */
+export interface Copy {
+  /** Where the edits are made. */
+  readonly room: string;
+  readonly parts: readonly string[];
+  /** The simulation. */
+  readonly main: string;
+}
+
+/**
+ * A test for each bug: with it in the copy, one of the first `budget` seeds has to find something wrong.
+ * SHOW_FINDINGS in the environment shows which, and what.
+ */
+export function findsEach<Simulation>(
+  test: Test,
+  { bugs, copy, budget }: {
+    readonly bugs: Readonly<Record<string, readonly Edit[]>>;
+    readonly copy: Copy;
+    readonly budget: number;
+  },
+  /** What is wrong with the seed; undefined if nothing is. */
+  wrongWith: (simulation: Simulation, seed: number) => Promise<string | undefined>,
+): void {
+  for (const [bug, edits] of Object.entries(bugs)) {
+    test(bug, async () => {
+      const simulation = await planted<Simulation>(copy, edits);
+      let found: string | undefined;
+      let seed = 0;
+      while (found === undefined && seed < budget) found = await wrongWith(simulation, ++seed);
+      assert.ok(found !== undefined, `not found by ${budget} seeds`);
+      if (process.env.SHOW_FINDINGS) console.log(`\n${bug}: seed ${seed}: ${found.slice(0, 250)}`);
+    });
+  }
+}
+
+/** The module `main` of a copy of `parts` with the edits in it. */
 export async function planted<Module>(
-  { room, parts, main }: { readonly room: string; readonly parts: readonly string[]; readonly main: string },
+  { room, parts, main }: Copy,
   edits: readonly Edit[],
 ): Promise<Module> {
   const folder = tempFolder("mutant");
