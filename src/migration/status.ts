@@ -117,11 +117,8 @@ function problemOf(entry: DestinationEntry, source: SourceEntry | undefined): st
   }
   if (entry.engine?.lastError != null) return entry.engine.lastError;
   if (source !== undefined && source.problem !== null) return source.problem;
-  const isGone = source !== undefined && source.tgtdPid === null && !entry.isReleased;
-  if (isGone && entry.engine !== null && !entry.engine.isConnected) {
-    return "tgtd, which exports the source, does not run";
-  }
-  return null;
+  const isNeeded = source !== undefined && isLost(entry);
+  return isNeeded && source.tgtdPid === null ? "tgtd, which exports the source, does not run" : null;
 }
 
 /** Exports whose destination is not known here. */

@@ -49,6 +49,18 @@ test("statusOf() of what an older version remembers, without a verification: the
   assert.equal([checked!.verified, checked!.verifiedBytes], ["same", 400]);
 });
 
+test("statusOf() tells that tgtd is gone only while something is still to come from it", () => {
+  const lastError = (change: Partial<typeof engine>) =>
+    statusOf({ ...destination, engine: { ...engine, isConnected: false, ...change } }, {
+      ...source,
+      tgtdPid: null,
+    }).lastError;
+  assert.is(lastError({}), "tgtd, which exports the source, does not run");
+  // So it is for a moment at each release.
+  assert.is(lastError({ state: "synced", isSourceDetached: true }), null);
+  assert.is(lastError({ isConnected: true }), null);
+});
+
 test("statusOf() says first what matters most", () => {
   const lastError = (entry: Partial<DestinationEntry>, from: SourceEntry | undefined = source) =>
     statusOf({ ...destination, ...entry }, from).lastError;
